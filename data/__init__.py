@@ -1,0 +1,1 @@
+"""Images and labels: readers for each layout on disk, and the one preprocessing."""

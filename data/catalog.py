@@ -1,0 +1,118 @@
+"""Dataset names: where each is expected, how to get it, which categories it has."""
+
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from data import demo, folder, mvtec, visa
+from data.samples import Category, InputError
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """How to read one dataset. `option` is its path's option; the demo has none: it is drawn."""
+
+    read: Callable[[Path, str, int], Category]
+    find: Callable[[Path], list[str]]
+    option: str | None
+    default_path: Path | None
+    hint: str
+    saturated: bool = False  # measured by sPRO with a defects_config, else by AU-PRO
+
+
+DATASETS = {
+    "mvtec_loco": Dataset(
+        mvtec.read_mvtec_loco,
+        mvtec.find_categories,
+        "mvtec_loco_path",
+        Path("mvtec_loco_anomaly_detection"),
+        "download it from https://www.mvtec.com/company/research/datasets/mvtec-loco",
+        saturated=True,
+    ),
+    "mvtec_ad": Dataset(
+        mvtec.read_mvtec_ad,
+        mvtec.find_categories,
+        "mvtec_ad_path",
+        Path("mvtec_anomaly_detection"),
+        "download it from https://www.mvtec.com/company/research/datasets/mvtec-ad",
+    ),
+    "visa": Dataset(
+        visa.read_visa,
+        visa.find_categories,
+        "visa_path",
+        Path("VisA"),
+        "download it as https://github.com/amazon-science/spot-diff tells",
+    ),
+    "folder": Dataset(
+        folder.read_folder,
+        folder.find_categories,
+        "folder_path",
+        None,
+        "put good images in <folder_path>/train/good",
+    ),
+    "demo": Dataset(
+        demo.read_demo,
+        demo.find_categories,
+        None,
+        Path("datasets") / "demo",
+        "it is drawn at first use",
+        saturated=True,
+    ),
+}
+
+
+def find_root(dataset: str, path: Path | None) -> Path:
+    """Return where `dataset` lies: `path`, or its usual place.
+
+    Raises InputError that names the option and how to get the data.
+    """
+    entry = DATASETS[dataset]
+    root = path or entry.default_path
+    if entry.option is None:
+        return root
+    if root is None:
+        raise InputError(f"--{entry.option} is missing: {entry.hint}")
+    if not root.is_dir():
+        raise InputError(
+            f"--{entry.option} {root} does not exist: name its folder, or {entry.hint}"
+        )
+    return root
+
+
+def read_category(dataset: str, root: Path, name: str | None, seed: int) -> Category:
+    """Read one category; no `name` is needed where there is only one.
+
+    Raises InputError that lists the categories there are when `name` is missing or not one.
+    """
+    entry = DATASETS[dataset]
+    found = entry.find(root)
+    if not found and dataset == "folder":  # then `root` is itself the product
+        return entry.read(root, name or root.resolve().name, seed)
+    if name is None and len(found) == 1:
+        name = found[0]
+    if name not in found:
+        there = f"choose one of {', '.join(found)}" if found else f"{root} holds none; {entry.hint}"
+        given = f"--subdataset {name} is no category there" if name else "--subdataset is missing"
+        raise InputError(f"{given}: {there}")
+    return entry.read(root, name, seed)
+
+
+def main(arguments: list[str]) -> int:
+    """Print the categories of DATASET found in PATH, one a line; for sweep.sh."""
+    dataset, path = arguments
+    try:
+        if dataset not in DATASETS:
+            raise InputError(f"there is no dataset {dataset}: choose one of {', '.join(DATASETS)}")
+        found = DATASETS[dataset].find(find_root(dataset, Path(path)))
+        if not found:
+            raise InputError(f"{path} holds no category of {dataset}: {DATASETS[dataset].hint}")
+    except InputError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    print("\n".join(found))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

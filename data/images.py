@@ -1,0 +1,129 @@
+"""The one preprocessing: decode, resize, normalise, augment.
+
+Training, evaluation and export see an image through the same functions: RGB, PIL's antialiased
+bilinear resize, ImageNet normalisation. (cv2's INTER_AREA differs from that resize by 3 grey
+levels on average, a bilinear without antialiasing by 8.5.)
+"""
+
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from itertools import groupby, islice
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image
+from torchvision.transforms.v2 import functional as transforms
+from tqdm import tqdm
+
+from data.samples import InputError
+
+IMAGENET_MEAN = (0.485, 0.456, 0.406)
+IMAGENET_STD = (0.229, 0.224, 0.225)
+
+Size = tuple[int, int]  # height, width, in pixels
+
+JITTERS = (
+    transforms.adjust_brightness,
+    transforms.adjust_contrast,
+    transforms.adjust_saturation,
+)
+
+
+def decode(path: Path) -> Image.Image:
+    """Read an image file as 8-bit RGB.
+
+    Grayscale is repeated, a palette is looked up, alpha is dropped, 16 bits are scaled to 8.
+    Raises InputError naming a file that is missing, cut short, or no image that we can show.
+    """
+    try:
+        with Image.open(path) as image:
+            image.load()
+            return _eight_bit(image, path).convert("RGB")
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+        raise InputError(f"cannot read the image {path}: {error}; replace or remove it") from error
+
+
+def _eight_bit(image: Image.Image, path: Path) -> Image.Image:
+    """Scale 16-bit grey to 8 bits: PIL's own conversion would clip it at 255."""
+    if image.mode == "F":
+        raise InputError(f"{path} holds floating-point pixels of unknown range: save it as PNG")
+    if not image.mode.startswith("I"):
+        return image
+    pixels = np.asarray(image)
+    if pixels.min() < 0 or pixels.max() > 65535:
+        raise InputError(f"{path} holds 32-bit pixels of unknown range: save it as 8 or 16 bits")
+    return Image.fromarray(np.round(pixels / 257).astype(np.uint8))
+
+
+def resize(image: Image.Image, size: Size) -> torch.Tensor:
+    """Resize an RGB image to `size` (height, width): uint8 (3, H, W)."""
+    resized = image.resize((size[1], size[0]), Image.Resampling.BILINEAR)
+    return torch.from_numpy(np.array(resized)).permute(2, 0, 1).contiguous()
+
+
+def load_image(path: Path, size: Size) -> tuple[torch.Tensor, Size]:
+    """Read one image: uint8 (3, H, W) at `size`, and the file's own (height, width)."""
+    image = decode(path)
+    return resize(image, size), (image.height, image.width)
+
+
+def in_background(function: Callable, items: Iterable, workers: int) -> Iterator:
+    """Yield `function(item)` in order while threads work a few items ahead.
+
+    Unlike `ThreadPoolExecutor.map` it never holds more than a few results that nobody took.
+    """
+    with ThreadPoolExecutor(max(1, workers)) as pool:
+        pending = deque()
+        try:
+            for item in items:
+                pending.append(pool.submit(function, item))
+                if len(pending) > 2 * max(1, workers):
+                    yield pending.popleft().result()
+            while pending:
+                yield pending.popleft().result()
+        finally:
+            for future in pending:
+                future.cancel()
+
+
+def load_images(paths: list[Path], size: Size, workers: int, what: str = "images") -> torch.Tensor:
+    """Decode and resize every image once: uint8 (N, 3, H, W), kept by the caller."""
+    images = torch.empty((len(paths), 3, *size), dtype=torch.uint8)
+    loaded = in_background(lambda path: load_image(path, size)[0], paths, workers)
+    bar = tqdm(loaded, desc=f"loading {what}", total=len(paths), unit="img", leave=False)
+    for slot, image in zip(images, bar, strict=True):
+        slot.copy_(image)
+    return images
+
+
+def image_batches(
+    paths: list[Path], size: Size, workers: int, what: str, batch_size: int = 8
+) -> Iterator[tuple[torch.Tensor, Size]]:
+    """Decode `paths` ahead of use; yield them in order: uint8 (N, 3, H, W), their file's size.
+
+    A batch holds neighbours whose files have one size, so their maps can be made in that size.
+    """
+    loaded = in_background(lambda path: load_image(path, size), paths, workers)
+    bar = tqdm(loaded, desc=what, total=len(paths), unit="img", leave=False)
+    for original, group in groupby(bar, key=lambda pair: pair[1]):
+        while images := [image for image, _ in islice(group, batch_size)]:
+            yield torch.stack(images), original
+
+
+def normalise(images: torch.Tensor) -> torch.Tensor:
+    """Turn uint8 (N, 3, H, W) into what the networks see: float32, ImageNet mean and std."""
+    scaled = transforms.to_dtype(images, torch.float32, scale=True)
+    return transforms.normalize(scaled, list(IMAGENET_MEAN), list(IMAGENET_STD))
+
+
+def jitter(images: torch.Tensor, rng: np.random.Generator) -> torch.Tensor:
+    """Change one of brightness, contrast or saturation by a factor from U(0.8, 1.2).
+
+    uint8 (N, 3, H, W) -> the same; each image draws its own change. Source: EfficientAD,
+    appendix A.3.
+    """
+    return torch.stack(
+        [JITTERS[rng.integers(len(JITTERS))](image, rng.uniform(0.8, 1.2)) for image in images]
+    )

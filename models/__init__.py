@@ -1,0 +1,1 @@
+"""Networks: teacher, student and autoencoder, and the detector that owns them."""

@@ -1,0 +1,79 @@
+"""The two autoencoders, GLAE's and EfficientAD's, and the decoder that they share.
+
+They predict the teacher's features of a whole image through a bottleneck, and so learn what
+belongs where.
+"""
+
+from itertools import chain, pairwise
+
+from torch import nn
+
+from models.gfencoder import CHANNELS, Size, gfencoder, gfencoder_side
+from models.pdn import TEACHER_CHANNELS, output_side
+
+DROPOUT = 0.2
+HALVINGS = 5  # of EfficientAD's encoder, before the convolution that leaves 1 x 1
+
+
+def decoder_sides(side: int) -> list[int]:
+    """Return what the decoder resizes to before each of its convolutions, in pixels.
+
+    256 -> 3, 8, 15, 32, 63, 127. Source: EfficientAD, table 8; other inputs scale alike.
+    """
+    sides = (side // 64 - 1, side // 32, side // 16 - 1, side // 8, side // 4 - 1, side // 2 - 1)
+    return [max(1, s) for s in sides]
+
+
+def decoder(size: Size, out_channels: int, skip: int = 0) -> nn.Sequential:
+    """Build the decoder: (N, 64, h, w) -> (N, out_channels, H', W'), the PDN's output size.
+
+    `skip` leaves out its first stages; GLAE begins at the second.
+    """
+    sizes = list(zip(*(decoder_sides(side) for side in size), strict=True))[skip:]
+    stages = (
+        (
+            nn.Upsample(stage, mode="bilinear"),
+            nn.Conv2d(CHANNELS, CHANNELS, 4, padding=2),
+            nn.ReLU(inplace=True),
+            nn.Dropout(DROPOUT),
+        )
+        for stage in sizes
+    )
+    return nn.Sequential(
+        *chain.from_iterable(stages),
+        nn.Upsample(tuple(output_side(side) for side in size), mode="bilinear"),
+        nn.Conv2d(CHANNELS, CHANNELS, 3, padding=1),
+        nn.ReLU(inplace=True),
+        nn.Conv2d(CHANNELS, out_channels, 3, padding=1),
+    )
+
+
+def glae_autoencoder(size: Size, out_channels: int = TEACHER_CHANNELS) -> nn.Sequential:
+    """Build GLAE's autoencoder: (N, 3, H, W) -> (N, out_channels, h, w) as a PDN gives it."""
+    return nn.Sequential(gfencoder(size), decoder(size, out_channels, skip=1))
+
+
+def efficientad_autoencoder(size: Size, out_channels: int = TEACHER_CHANNELS) -> nn.Sequential:
+    """Build EfficientAD's autoencoder: (N, 3, H, W) -> (N, out_channels, h, w).
+
+    Its last kernel covers all that five halvings leave, so that the bottleneck is 1 x 1.
+    """
+    widths = (3, 32, 32, 64, 64, 64)
+    layers = []
+    for before, after in pairwise(widths):
+        layers += [nn.Conv2d(before, after, 4, stride=2, padding=1), nn.ReLU(inplace=True)]
+    last = tuple(side >> HALVINGS for side in size)
+    encoder = nn.Sequential(*layers, nn.Conv2d(CHANNELS, CHANNELS, last))
+    return nn.Sequential(encoder, decoder(size, out_channels))
+
+
+AUTOENCODERS = {"glae": glae_autoencoder, "efficientad": efficientad_autoencoder}
+BOTTLENECK_SIDES = {"glae": gfencoder_side, "efficientad": lambda side: side >> HALVINGS}
+
+
+def smallest_side(model: str) -> int:
+    """Return the smallest image side, in pixels, that `model` can work on."""
+    side = 1
+    while min(output_side(side), BOTTLENECK_SIDES[model](side)) < 1:
+        side += 1
+    return side

@@ -1,0 +1,146 @@
+"""The detector: teacher, student and autoencoder, with all trained state in one state_dict."""
+
+from typing import NamedTuple
+
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+from models.autoencoder import AUTOENCODERS, smallest_side
+from models.gfencoder import Size
+from models.pdn import PDNS, TEACHER_CHANNELS
+
+HARD_PER_MILLE = 999  # the hard loss keeps the elements from the 0.999 quantile on
+LOW_VALUE, HIGH_VALUE = 0.0, 0.1  # what the two calibrated quantiles of a map become
+UNCALIBRATED = (LOW_VALUE, HIGH_VALUE)  # quantiles that leave a map as it is
+MAP_PADDING = 4  # outputs at each border that the unpadded PDN does not describe
+
+
+class Maps(NamedTuple):
+    """Anomaly maps, each (N, 1, h, w) float32; `combined` is the mean of the other two."""
+
+    combined: torch.Tensor
+    student: torch.Tensor
+    autoencoder: torch.Tensor
+
+
+def hard_feature_loss(distance: torch.Tensor) -> torch.Tensor:
+    """Return the mean of the elements of `distance` at or above its 0.999 quantile.
+
+    Any shape -> scalar. The elements above the (linearly interpolated) quantile at position
+    0.999 (n - 1) of the sorted ones are the largest n - ceil(0.999 (n - 1)): top-k finds them
+    without sorting everything, for any n. Source: EfficientAD, section 3.2.
+    """
+    position = -(-HARD_PER_MILLE * (distance.numel() - 1) // 1000)
+    return distance.flatten().topk(distance.numel() - position, sorted=False).values.mean()
+
+
+class Detector(nn.Module):
+    """Finds where the student disagrees with the teacher, and with the autoencoder.
+
+    Its buffers are the teacher's channel mean and std, two quantiles of each map and the
+    threshold on image scores, so `state_dict` is the whole trained thing. Before calibration they
+    change nothing. Source: EfficientAD (Batzner et al., WACV 2024); GLAE for its autoencoder.
+    """
+
+    def __init__(self, teacher: nn.Module, student: nn.Module, autoencoder: nn.Module):
+        super().__init__()
+        self.teacher, self.student, self.autoencoder = teacher, student, autoencoder
+        self.teacher.requires_grad_(False)
+        shape = (1, TEACHER_CHANNELS, 1, 1)
+        self.register_buffer("teacher_mean", torch.zeros(shape))
+        self.register_buffer("teacher_std", torch.ones(shape))
+        self.register_buffer("student_quantiles", torch.tensor(UNCALIBRATED))
+        self.register_buffer("autoencoder_quantiles", torch.tensor(UNCALIBRATED))
+        self.register_buffer("threshold", torch.tensor(float("inf")))
+
+    def train(self, mode: bool = True) -> "Detector":
+        super().train(mode)
+        self.teacher.train(False)
+        return self
+
+    def trained_parameters(self) -> list[nn.Parameter]:
+        """Return the parameters that training changes: the student's and the autoencoder's."""
+        return [*self.student.parameters(), *self.autoencoder.parameters()]
+
+    def describe(self, image: torch.Tensor) -> torch.Tensor:
+        """Return the teacher's features, normalised over the training images.
+
+        Normalised image (N, 3, H, W) -> (N, C, h, w) float32, without gradient.
+        """
+        with torch.no_grad():
+            return (self.teacher(image).float() - self.teacher_mean) / self.teacher_std
+
+    def losses(
+        self, image: torch.Tensor, jittered: torch.Tensor, natural: torch.Tensor | None = None
+    ) -> dict[str, torch.Tensor]:
+        """Return one step's loss terms, to be summed unweighted.
+
+        `image`, `jittered` (the same images, their colours changed) and `natural`: normalised
+        (N, 3, H, W). Source: EfficientAD, algorithm 1.
+        """
+        # One pass through each network for all inputs: fewer, larger operations.
+        described, described_jittered = self.describe(torch.cat([image, jittered])).chunk(2)
+        inputs = [image, jittered] if natural is None else [image, jittered, natural]
+        outputs = self.student(torch.cat(inputs)).float().split([len(i) for i in inputs])
+        reconstructed = self.autoencoder(jittered).float()
+
+        as_teacher = outputs[0][:, :TEACHER_CHANNELS]
+        as_autoencoder = outputs[1][:, TEACHER_CHANNELS:]
+        losses = {
+            "hard": hard_feature_loss((described - as_teacher).square()),
+            "autoencoder": F.mse_loss(reconstructed, described_jittered),
+            "student_autoencoder": F.mse_loss(as_autoencoder, reconstructed),
+        }
+        if natural is not None:
+            losses["penalty"] = outputs[2][:, :TEACHER_CHANNELS].square().mean()
+        return losses
+
+    @torch.no_grad()
+    def maps(self, image: torch.Tensor) -> Maps:
+        """Return the calibrated anomaly maps of normalised images (N, 3, H, W)."""
+        output = self.student(image).float()
+        as_teacher, as_autoencoder = output.split(TEACHER_CHANNELS, dim=1)
+        student = (self.describe(image) - as_teacher).square().mean(1, keepdim=True)
+        reconstructed = self.autoencoder(image).float()
+        autoencoder = (reconstructed - as_autoencoder).square().mean(1, keepdim=True)
+        student = calibrate_map(student, self.student_quantiles)
+        autoencoder = calibrate_map(autoencoder, self.autoencoder_quantiles)
+        return Maps((student + autoencoder) / 2, student, autoencoder)
+
+    @torch.no_grad()
+    def score(self, image: torch.Tensor, size: Size) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return image scores (N,) and anomaly maps (N, height, width), both float32.
+
+        `image` is normalised, (N, 3, H, W); `size` the (height, width) that the map is wanted in,
+        as a rule that of the image's file. The score is the map's maximum.
+        """
+        padded = F.pad(self.maps(image).combined, (MAP_PADDING,) * 4)
+        resized = F.interpolate(padded, size, mode="bilinear", align_corners=False)[:, 0]
+        return resized.amax((1, 2)), resized
+
+
+def calibrate_map(raw: torch.Tensor, quantiles: torch.Tensor) -> torch.Tensor:
+    """Shift and scale a map so that its two calibrated quantiles become 0 and 0.1."""
+    low, high = quantiles
+    spread = (high - low).clamp(min=torch.finfo(raw.dtype).tiny)
+    return LOW_VALUE + (HIGH_VALUE - LOW_VALUE) * (raw - low) / spread
+
+
+def build_detector(
+    model: str, model_size: str, image_size: Size, teacher: nn.Module | None = None
+) -> Detector:
+    """Build an untrained detector around `teacher` (or an empty one, to load a state_dict into).
+
+    Raises ValueError when `image_size` (height, width) is too small for `model`.
+    """
+    smallest = smallest_side(model)
+    if min(image_size) < smallest:
+        raise ValueError(
+            f"image_size {image_size[0]} x {image_size[1]} is too small for {model}: "
+            f"the smallest side that works is {smallest}"
+        )
+    build = PDNS[model_size]
+    autoencoder = AUTOENCODERS[model](image_size)
+    student = build(2 * TEACHER_CHANNELS)
+    return Detector(build() if teacher is None else teacher, student, autoencoder)

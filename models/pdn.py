@@ -1,0 +1,63 @@
+"""The patch description network (PDN) of EfficientAD, small and medium.
+
+A PDN describes every 33 x 33 patch of an image by a vector. Both sizes are plain
+`nn.Sequential`s, so that their keys (`0.weight`, `3.weight`, ...) are those of the
+published teacher files.
+"""
+
+from torch import nn
+
+TEACHER_CHANNELS = 384
+PATCH = 33  # pixels: the receptive field of one output vector
+
+
+def pdn_small(out_channels: int = TEACHER_CHANNELS, padding: bool = False) -> nn.Sequential:
+    """Build PDN-S: (N, 3, H, W) -> (N, out_channels, h, w); see `output_side`.
+
+    `padding` gives H / 4 outputs a side instead of h; distillation uses it. Source:
+    EfficientAD (Batzner et al., WACV 2024), table 6.
+    """
+    pad = int(padding)
+    return nn.Sequential(
+        nn.Conv2d(3, 128, 4, padding=3 * pad),
+        nn.ReLU(inplace=True),
+        nn.AvgPool2d(2, 2, padding=pad),
+        nn.Conv2d(128, 256, 4, padding=3 * pad),
+        nn.ReLU(inplace=True),
+        nn.AvgPool2d(2, 2, padding=pad),
+        nn.Conv2d(256, 256, 3, padding=pad),
+        nn.ReLU(inplace=True),
+        nn.Conv2d(256, out_channels, 4),
+    )
+
+
+def pdn_medium(out_channels: int = TEACHER_CHANNELS, padding: bool = False) -> nn.Sequential:
+    """Build PDN-M; arguments and shapes as in `pdn_small`. Source: EfficientAD, table 7."""
+    pad = int(padding)
+    return nn.Sequential(
+        nn.Conv2d(3, 256, 4, padding=3 * pad),
+        nn.ReLU(inplace=True),
+        nn.AvgPool2d(2, 2, padding=pad),
+        nn.Conv2d(256, 512, 4, padding=3 * pad),
+        nn.ReLU(inplace=True),
+        nn.AvgPool2d(2, 2, padding=pad),
+        nn.Conv2d(512, 512, 1),
+        nn.ReLU(inplace=True),
+        nn.Conv2d(512, 512, 3, padding=pad),
+        nn.ReLU(inplace=True),
+        nn.Conv2d(512, out_channels, 4),
+        nn.ReLU(inplace=True),
+        nn.Conv2d(out_channels, out_channels, 1),
+    )
+
+
+PDNS = {"small": pdn_small, "medium": pdn_medium}
+
+
+def output_side(side: int) -> int:
+    """Return the side of the unpadded PDN's output for an input `side`, in pixels: 256 -> 56.
+
+    Less than 1 means that the input is smaller than one patch. Output i of the unpadded
+    network is output i + 4 of the padded one: both describe the same patch.
+    """
+    return ((side - 3) // 2 - 3) // 2 - 5

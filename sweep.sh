@@ -1,0 +1,67 @@
+#!/usr/bin/env bash
+# Train and evaluate every category of a dataset, then print one table.
+#
+#   ./sweep.sh DATASET PATH [options for main.py]
+#   GPUS=0,1,2 ./sweep.sh mvtec_ad path/mvtec_ad --output_dir output_seed1 --seed 1
+#
+# Categories that are finished are skipped, interrupted ones go on, a failed one does not stop the
+# rest. Exit status: 0 when all succeeded, 1 when one failed, 2 for wrong arguments, 130 when
+# interrupted. PYTHON names the interpreter.
+set -uo pipefail
+here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
+python=${PYTHON:-python3}
+
+if [ $# -lt 2 ]; then
+    echo "usage: $0 DATASET PATH [options for main.py]" >&2
+    exit 2
+fi
+dataset=$1 path=$2
+shift 2
+
+output=output start=--resume
+arguments=("$@")
+for ((i = 0; i < ${#arguments[@]}; i++)); do
+    case ${arguments[i]} in
+        --output_dir) output=${arguments[i + 1]:-output} ;;
+        --output_dir=*) output=${arguments[i]#*=} ;;
+        --overwrite) start=--overwrite ;;
+    esac
+done
+
+categories=$(PYTHONPATH=$here "$python" -m data.catalog "$dataset" "$path") || exit 2
+claims=$(mktemp -d)
+trap 'rm -rf "$claims"' EXIT
+trap 'echo "interrupted: the same command goes on from here" >&2; trap "" TERM; kill 0; exit 130' INT TERM
+
+# Work through the categories that nobody has claimed yet; $1 is a GPU's number, or empty.
+work() {
+    local category device=()
+    [ -n "$1" ] && device=(--device "cuda:$1")
+    while IFS= read -r category; do
+        mkdir "$claims/$category" 2>/dev/null || continue
+        if [ $start = --resume ] && [ -f "$output/metrics/$dataset/$category.json" ]; then
+            echo "$category: finished already" >&2
+            continue
+        fi
+        echo "$category" >&2
+        "$python" "$here/main.py" --dataset "$dataset" --subdataset "$category" \
+            "${place[@]}" "${device[@]}" $resume "${arguments[@]}" >/dev/null ||
+            touch "$claims/$category/failed"
+    done <<<"$categories"
+}
+
+place=("--${dataset}_path" "$path") resume=--resume
+[ "$dataset" = demo ] && place=()
+[ $start = --overwrite ] && resume=
+IFS=, read -ra gpus <<<"${GPUS:-}"
+for gpu in "${gpus[@]:-}"; do
+    work "$gpu" &
+done
+wait
+
+PYTHONPATH=$here "$python" -m utils.tables "$output"
+failed=$(cd "$claims" && for f in */failed; do [ -e "$f" ] && echo "${f%/failed}"; done | paste -sd' ')
+if [ -n "$failed" ]; then
+    echo "failed: $failed" >&2
+    exit 1
+fi

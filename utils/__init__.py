@@ -1,0 +1,1 @@
+"""Options, runs, training, calibration, evaluation and tables: one topic a file."""

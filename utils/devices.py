@@ -1,0 +1,73 @@
+"""Where and in which precision to compute."""
+
+import argparse
+import contextlib
+import re
+import warnings
+
+import torch
+
+from data.samples import InputError
+
+PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+
+
+def pick_device(options: argparse.Namespace) -> torch.device:
+    """Return the device of --device or --device_gpu.
+
+    Raises InputError when the device asked for by name is not on this machine. `--device_gpu N`,
+    which scripts carry from machine to machine, falls back to the CPU with a warning.
+    """
+    name = options.device
+    if options.device_gpu is not None:
+        if not torch.cuda.is_available():
+            warnings.warn(
+                f"no CUDA device here: --device_gpu {options.device_gpu} is ignored, using the CPU",
+                stacklevel=2,
+            )
+            return torch.device("cpu")
+        name = f"cuda:{options.device_gpu}"
+    if not re.fullmatch(r"auto|cpu|mps|cuda(:\d+)?", name):
+        raise InputError(f"--device {name}: choose auto, cpu, cuda, cuda:N or mps")
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    device = torch.device(name)
+    if device.type == "mps" and not torch.backends.mps.is_available():
+        raise InputError("--device mps: there is no Apple GPU here; use --device auto")
+    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
+        count = torch.cuda.device_count()
+        raise InputError(f"--device {name}: {count} CUDA devices here; use --device auto")
+    return device
+
+
+def pick_precision(options: argparse.Namespace, device: torch.device) -> torch.dtype:
+    """Return the dtype of --precision; auto is bf16 where the hardware multiplies it."""
+    if options.precision != "auto":
+        if options.precision == "fp16" and device.type != "cuda":
+            raise InputError("--precision fp16 needs a CUDA device; use bf16 or fp32")
+        return PRECISIONS[options.precision]
+    if device.type == "cuda":
+        native = torch.cuda.get_device_capability(device) >= (8, 0)
+    else:
+        native = device.type == "cpu" and torch.cpu._is_amx_tile_supported()
+    return torch.bfloat16 if native else torch.float32
+
+
+def autocast(device: torch.device, dtype: torch.dtype) -> contextlib.AbstractContextManager:
+    """Run a block's matrix products in `dtype`; float32 changes nothing."""
+    if dtype == torch.float32:
+        return contextlib.nullcontext()
+    return torch.autocast(device.type, dtype)
+
+
+def seed_everything(seed: int) -> None:
+    """Seed what cannot take a generator: initial weights and dropout."""
+    torch.manual_seed(seed)
+
+
+def synchronise(device: torch.device) -> None:
+    """Wait until the device has done its work; timings need it."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+    elif device.type == "mps":
+        torch.mps.synchronize()

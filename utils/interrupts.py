@@ -1,0 +1,31 @@
+"""Ctrl-C and SIGTERM as a request that a loop grants between two steps."""
+
+import signal
+import threading
+from types import FrameType
+
+
+class Interrupts:
+    """Within the block, the first SIGINT or SIGTERM only sets `requested`; a second one raises.
+
+    Training can then stop where its state is whole, not in the middle of an optimiser's step.
+    """
+
+    def __init__(self):
+        self.requested = False
+
+    def __enter__(self) -> "Interrupts":
+        self._former = {}
+        if threading.current_thread() is threading.main_thread():  # elsewhere no handler can be set
+            for number in (signal.SIGINT, signal.SIGTERM):
+                self._former[number] = signal.signal(number, self._handle)
+        return self
+
+    def _handle(self, number: int, frame: FrameType | None) -> None:
+        if self.requested:
+            raise KeyboardInterrupt
+        self.requested = True
+
+    def __exit__(self, *exception) -> None:
+        for number, handler in self._former.items():
+            signal.signal(number, handler)

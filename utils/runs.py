@@ -1,0 +1,135 @@
+"""The output folder: where everything of a run lies; save, load, lock."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+import yaml
+from filelock import FileLock, Timeout
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import load_file, save_file
+
+from data.samples import InputError
+from models.detector import Detector, build_detector
+from utils.files import written_aside
+
+
+@dataclass(frozen=True)
+class Run:
+    """One trained category below an output folder."""
+
+    output: Path
+    dataset: str
+    subdataset: str
+
+    @property
+    def folder(self) -> Path:
+        return self.output / "trainings" / self.dataset / self.subdataset
+
+    @property
+    def detector_file(self) -> Path:
+        return self.folder / "detector.safetensors"
+
+    @property
+    def config_file(self) -> Path:
+        return self.folder / "config.yaml"
+
+    @property
+    def checkpoint_file(self) -> Path:
+        return self.folder / "checkpoint.pt"
+
+    @property
+    def losses_file(self) -> Path:
+        return self.folder / "losses.csv"
+
+    @property
+    def maps_folder(self) -> Path:
+        return self.output / "anomaly_maps" / self.dataset / self.subdataset
+
+    @property
+    def metrics_file(self) -> Path:
+        return self.output / "metrics" / self.dataset / f"{self.subdataset}.json"
+
+    @contextmanager
+    def locked(self) -> Iterator[None]:
+        """Keep other processes from training this category into this folder.
+
+        The system frees the lock when a process dies. Raises InputError when it is taken.
+        """
+        self.folder.mkdir(parents=True, exist_ok=True)
+        try:
+            with FileLock(self.folder / ".lock", timeout=0):
+                yield
+        except Timeout as error:
+            raise InputError(
+                f"{self.folder} is in use by another process: wait for it, or name another "
+                "--output_dir"
+            ) from error
+
+    def clear(self) -> None:
+        """Remove what an earlier training and its evaluation left."""
+        files = (self.checkpoint_file, self.detector_file, self.config_file, self.losses_file)
+        for path in (*files, self.metrics_file, *self.folder.glob("events.*")):
+            path.unlink(missing_ok=True)
+
+    def write_config(self, config: dict) -> None:
+        """Write the resolved options, enough to repeat the run with --config."""
+        with written_aside(self.config_file) as aside:
+            aside.write_text(yaml.safe_dump(config, sort_keys=False))
+
+    def read_config(self) -> dict:
+        """Read the resolved options. Raises InputError when they are missing or damaged."""
+        try:
+            config = yaml.safe_load(self.config_file.read_text())
+        except (OSError, ValueError, yaml.YAMLError) as error:
+            raise InputError(f"{self.config_file} cannot be read: {error}") from error
+        if not isinstance(config, dict):
+            raise InputError(f"{self.config_file} is damaged: train this category again")
+        return config
+
+    def read_training_seconds(self) -> float | None:
+        """Return how long training took, all sessions together; None when that is not known."""
+        path = self.checkpoint_file
+        if not path.exists():
+            return None
+        return torch.load(path, map_location="cpu", weights_only=True, mmap=True)["seconds"]
+
+    def save_detector(self, detector: Detector, model: str, model_size: str, size) -> None:
+        """Write the trained and calibrated detector; `size` is its (height, width)."""
+        about = {"model": model, "model_size": model_size, "image_size": f"{size[0]} {size[1]}"}
+        tensors = {k: t.detach().cpu().contiguous() for k, t in detector.state_dict().items()}
+        with written_aside(self.detector_file) as aside:
+            save_file(tensors, aside, about)
+
+    def load_detector(self, device: torch.device) -> tuple[Detector, tuple[int, int]]:
+        """Read a trained detector in evaluation mode, and the (height, width) it works at.
+
+        Raises InputError when the file is missing, damaged, or not one of ours.
+        """
+        path = self.detector_file
+        try:
+            with safe_open(path, framework="pt") as file:
+                about = file.metadata() or {}
+            size = tuple(int(side) for side in about["image_size"].split())
+            detector = build_detector(about["model"], about["model_size"], size)
+            detector.load_state_dict(load_file(path))
+        except FileNotFoundError as error:
+            raise InputError(
+                f"{path} does not exist: train it, or finish its training with main.py --resume"
+            ) from error
+        except (SafetensorError, KeyError, ValueError, RuntimeError, OSError) as error:
+            raise InputError(f"{path} is damaged: train this category again ({error})") from error
+        return detector.to(device).eval(), size
+
+
+def find_runs(output: Path) -> list[Run]:
+    """Return every run below an output folder, finished or not, sorted.
+
+    Raises InputError when there is none.
+    """
+    configs = sorted((output / "trainings").glob("*/*/config.yaml"))
+    if not configs:
+        raise InputError(f"{output} holds no trained category: train one with main.py")
+    return [Run(output, path.parent.parent.name, path.parent.name) for path in configs]

@@ -1,0 +1,99 @@
+"""Read a teacher from any published checkpoint layout; write ours."""
+
+import pickle
+import re
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import load_file, save_file
+from torch import nn
+
+from data.samples import InputError
+from models.pdn import PDNS, TEACHER_CHANNELS
+from utils.files import written_aside
+
+SHIPPED = Path(__file__).resolve().parent.parent / "models" / "weights"
+WRAPPERS = ("state_dict", "model_state_dict", "model", "teacher")
+
+
+def default_teacher(model_size: str) -> Path:
+    """Return where the teacher of `model_size` ships, or where pretrain.py puts it."""
+    return SHIPPED / f"teacher_{model_size}.safetensors"
+
+
+def read_state_dict(path: Path) -> dict[str, torch.Tensor]:
+    """Read named tensors from a .safetensors or PyTorch file; no other object is unpickled.
+
+    Raises InputError naming the file and why it cannot be used.
+    """
+    try:
+        if path.suffix == ".safetensors":
+            return load_file(path)
+        content = torch.load(path, map_location="cpu", weights_only=True)
+    except FileNotFoundError as error:
+        raise InputError(f"there is no weights file {path}") from error
+    except pickle.UnpicklingError as error:
+        raise InputError(
+            f"{path} is refused: it is a pickled Python object (a whole module), and unpickling "
+            "runs any code inside; load it where you trust it and save its state_dict()"
+        ) from error
+    except (OSError, RuntimeError, EOFError, SafetensorError, ValueError) as error:
+        raise InputError(f"{path} is damaged or no weights file: {error}") from error
+    while isinstance(content, dict) and (key := next((k for k in WRAPPERS if k in content), None)):
+        content = content[key]
+    if not isinstance(content, dict) or not all(torch.is_tensor(v) for v in content.values()):
+        raise InputError(f"{path} holds no state dict: save the teacher's state_dict() in it")
+    return content
+
+
+def load_teacher(path: Path, model_size: str | None = None) -> tuple[nn.Sequential, str]:
+    """Read a teacher: (PDN in evaluation mode, its size).
+
+    Every published layout has the same layers in the same order under other names (`0.weight`,
+    `pdn.0.weight`, `conv1.weight`), so layers are matched by order and shape. Raises InputError
+    when they are not those of a PDN, or not of `model_size`.
+    """
+    tensors = _in_layer_order(read_state_dict(path))
+    shapes = [tensor.shape for tensor in tensors]
+    teachers = {size: build() for size, build in PDNS.items()}
+    fitting = [s for s, t in teachers.items() if [p.shape for p in t.parameters()] == shapes]
+    if not fitting:
+        raise InputError(f"{path} does not hold a PDN teacher of {TEACHER_CHANNELS} channels")
+    size = fitting[0]
+    if model_size not in (None, size):
+        raise InputError(
+            f"{path} is a {size} teacher: use --model_size {size}, or --weights of a "
+            f"{model_size} teacher"
+        )
+    teacher = teachers[size]
+    teacher.load_state_dict(
+        dict(zip(teacher.state_dict(), (t.float() for t in tensors), strict=True))
+    )
+    if not all(p.isfinite().all() for p in teacher.parameters()):
+        raise InputError(f"{path} holds weights that are not finite numbers")
+    return teacher.eval().requires_grad_(False), size
+
+
+def _in_layer_order(state_dict: dict[str, torch.Tensor]) -> list[torch.Tensor]:
+    """Sort as the layers come (10 after 9), each weight before its bias."""
+
+    def natural(key: str) -> list:
+        layer, _, kind = key.rpartition(".")
+        numbers = [(int(n), "") if n.isdigit() else (-1, n) for n in re.split(r"(\d+)", layer)]
+        return [*numbers, (0 if kind == "weight" else 1, kind)]
+
+    return [state_dict[key] for key in sorted(state_dict, key=natural)]
+
+
+def save_teacher(teacher: nn.Sequential, path: Path, metadata: dict[str, str]) -> None:
+    """Write a teacher in half precision under plain Sequential keys, with its recipe."""
+    tensors = {key: t.detach().half().contiguous().cpu() for key, t in teacher.state_dict().items()}
+    with written_aside(path) as aside:
+        save_file(tensors, aside, metadata)
+
+
+def teacher_metadata(path: Path) -> dict[str, str]:
+    """Return what is recorded in a .safetensors teacher: recipe, explained variance."""
+    with safe_open(path, framework="pt") as file:
+        return file.metadata() or {}
