@@ -7,7 +7,7 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from data.catalog import find_root, read_category
+from data.catalog import DATASETS, find_root, read_category
 from data.images import Size, load_images
 from data.natural import list_natural_images
 from data.samples import Category, InputError
@@ -33,8 +33,9 @@ from utils.tables import print_tables, write_csv
 from utils.teachers import default_teacher, load_teacher
 from utils.training import fit
 
-# Options that may differ when a run is resumed: they do not change what it computes.
+# Options that may differ when a run is resumed: where things lie, what computes.
 MAY_CHANGE = {"workers", "device", "device_gpu", "output_dir", "weights", "imagenet_train_path"}
+MAY_CHANGE |= {dataset.option for dataset in DATASETS.values()}
 
 
 def get_parser() -> Parser:
@@ -83,18 +84,19 @@ def image_size(options: argparse.Namespace) -> Size:
 
 
 def get_teacher(options: argparse.Namespace) -> nn.Module:
-    """Load the teacher and settle --weights and --model_size; InputError says how to get one."""
-    if options.weights is None:
+    """Load the teacher and settle --model_size; InputError says how to get a missing one."""
+    weights = options.weights
+    if weights is None:
         size = options.model_size or "medium"
-        options.weights = default_teacher(size)
-        if not options.weights.is_file():
+        weights = default_teacher(size)
+        if not weights.is_file():
             raise InputError(
                 f"no {size} teacher is here: give --weights teacher_{size}.pth (EfficientAD's "
                 "published teachers load as they are), or distil one with `python3 pretrain.py "
                 f"--model_size {size} --imagenet_train_path DIR`, or use --model_size small, "
                 "whose teacher ships"
             )
-    teacher, options.model_size = load_teacher(options.weights, options.model_size)
+    teacher, options.model_size = load_teacher(weights, options.model_size)
     return teacher
 
 

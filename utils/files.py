@@ -1,9 +1,14 @@
 """Writing files so that a crash never leaves half of one."""
 
+import json
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+
+import torch
+from safetensors import safe_open
+from safetensors.torch import save
 
 
 @contextmanager
@@ -16,3 +21,19 @@ def written_aside(path: Path) -> Iterator[Path]:
         os.replace(aside, path)
     finally:
         aside.unlink(missing_ok=True)
+
+
+def save_tensors(tensors: dict[str, torch.Tensor], path: Path, about: dict) -> None:
+    """Write a .safetensors file; equal arguments give equal bytes.
+
+    `about` is stored as JSON under one key: safetensors orders several keys at random.
+    """
+    plain = {key: tensor.detach().cpu().contiguous() for key, tensor in tensors.items()}
+    with written_aside(path) as aside:
+        aside.write_bytes(save(plain, {"about": json.dumps(about)}))
+
+
+def read_about(path: Path) -> dict:
+    """Return what `save_tensors` stored beside the tensors; raises KeyError in a foreign file."""
+    with safe_open(path, framework="pt") as file:
+        return json.loads((file.metadata() or {})["about"])

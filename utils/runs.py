@@ -8,12 +8,12 @@ from pathlib import Path
 import torch
 import yaml
 from filelock import FileLock, Timeout
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import load_file, save_file
+from safetensors import SafetensorError
+from safetensors.torch import load_file
 
 from data.samples import InputError
 from models.detector import Detector, build_detector
-from utils.files import written_aside
+from utils.files import read_about, save_tensors, written_aside
 
 
 @dataclass(frozen=True)
@@ -98,10 +98,8 @@ class Run:
 
     def save_detector(self, detector: Detector, model: str, model_size: str, size) -> None:
         """Write the trained and calibrated detector; `size` is its (height, width)."""
-        about = {"model": model, "model_size": model_size, "image_size": f"{size[0]} {size[1]}"}
-        tensors = {k: t.detach().cpu().contiguous() for k, t in detector.state_dict().items()}
-        with written_aside(self.detector_file) as aside:
-            save_file(tensors, aside, about)
+        about = {"model": model, "model_size": model_size, "image_size": list(size)}
+        save_tensors(detector.state_dict(), self.detector_file, about)
 
     def load_detector(self, device: torch.device) -> tuple[Detector, tuple[int, int]]:
         """Read a trained detector in evaluation mode, and the (height, width) it works at.
@@ -110,16 +108,15 @@ class Run:
         """
         path = self.detector_file
         try:
-            with safe_open(path, framework="pt") as file:
-                about = file.metadata() or {}
-            size = tuple(int(side) for side in about["image_size"].split())
+            about = read_about(path)
+            size = tuple(about["image_size"])
             detector = build_detector(about["model"], about["model_size"], size)
             detector.load_state_dict(load_file(path))
         except FileNotFoundError as error:
             raise InputError(
                 f"{path} does not exist: train it, or finish its training with main.py --resume"
             ) from error
-        except (SafetensorError, KeyError, ValueError, RuntimeError, OSError) as error:
+        except (SafetensorError, KeyError, ValueError, TypeError, RuntimeError, OSError) as error:
             raise InputError(f"{path} is damaged: train this category again ({error})") from error
         return detector.to(device).eval(), size
 

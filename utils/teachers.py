@@ -5,13 +5,13 @@ import re
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import load_file, save_file
+from safetensors import SafetensorError
+from safetensors.torch import load_file
 from torch import nn
 
 from data.samples import InputError
 from models.pdn import PDNS, TEACHER_CHANNELS
-from utils.files import written_aside
+from utils.files import save_tensors
 
 SHIPPED = Path(__file__).resolve().parent.parent / "models" / "weights"
 WRAPPERS = ("state_dict", "model_state_dict", "model", "teacher")
@@ -86,14 +86,6 @@ def _in_layer_order(state_dict: dict[str, torch.Tensor]) -> list[torch.Tensor]:
     return [state_dict[key] for key in sorted(state_dict, key=natural)]
 
 
-def save_teacher(teacher: nn.Sequential, path: Path, metadata: dict[str, str]) -> None:
+def save_teacher(teacher: nn.Sequential, path: Path, recipe: dict) -> None:
     """Write a teacher in half precision under plain Sequential keys, with its recipe."""
-    tensors = {key: t.detach().half().contiguous().cpu() for key, t in teacher.state_dict().items()}
-    with written_aside(path) as aside:
-        save_file(tensors, aside, metadata)
-
-
-def teacher_metadata(path: Path) -> dict[str, str]:
-    """Return what is recorded in a .safetensors teacher: recipe, explained variance."""
-    with safe_open(path, framework="pt") as file:
-        return file.metadata() or {}
+    save_tensors({key: t.half() for key, t in teacher.state_dict().items()}, path, recipe)

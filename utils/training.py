@@ -2,6 +2,7 @@
 
 import argparse
 import csv
+import pickle
 import time
 from collections.abc import Iterator
 from functools import lru_cache
@@ -14,6 +15,7 @@ from tqdm import tqdm
 
 from data.images import Size, jitter, normalise
 from data.natural import NaturalImages, natural_loader, penalty_view
+from data.samples import InputError
 from models.detector import Detector
 from utils.devices import autocast
 from utils.files import written_aside
@@ -96,6 +98,7 @@ class LossLog:
     def __init__(self, run: Run, start: int, device: torch.device):
         self.path, self.start = run.losses_file, start
         self.sums = torch.zeros(len(TERMS), device=device)
+        self.zero = torch.zeros((), device=device)
         self.count = 0
         kept = self._rows_before(start)
         with written_aside(self.path) as aside, aside.open("w", newline="") as file:
@@ -112,8 +115,7 @@ class LossLog:
 
     def add(self, losses: dict[str, torch.Tensor]) -> None:
         """Count in one step's terms, without waiting for the device."""
-        zero = torch.zeros((), device=self.sums.device)
-        self.sums += torch.stack([losses.get(term, zero).detach() for term in TERMS])
+        self.sums += torch.stack([losses.get(term, self.zero).detach() for term in TERMS])
         self.count += 1
 
     def write(self, step: int, learning_rate: float) -> float:
@@ -233,7 +235,12 @@ def load_checkpoint(
     """Continue from the run's checkpoint: (steps done, seconds spent); (0, 0) without one."""
     if not run.checkpoint_file.exists():
         return 0, 0.0
-    state = torch.load(run.checkpoint_file, map_location="cpu", weights_only=True)
+    try:
+        state = torch.load(run.checkpoint_file, map_location="cpu", weights_only=True)
+    except (OSError, RuntimeError, EOFError, pickle.UnpicklingError) as error:
+        raise InputError(
+            f"{run.checkpoint_file} is damaged: begin anew with --overwrite"
+        ) from error
     detector.load_state_dict(state["detector"], strict=False)  # the teacher comes from its own file
     optimisation.load_state_dict(state["optimisation"])
     return state["step"], state["seconds"]

@@ -1,0 +1,116 @@
+"""What several test files need: miniature datasets, a way to run a command as a user would."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+REPOSITORY = Path(__file__).resolve().parents[1]
+SHARED = REPOSITORY.parent / "shared"
+SIZE = (96, 80)  # width, height of the miniature images, in pixels
+
+
+def picture(rng: np.random.Generator, stain: bool) -> Image.Image:
+    """Draw a striped surface, or one with a dark square in the middle."""
+    width, height = SIZE
+    pixels = np.full((height, width, 3), 150.0) + 40 * np.sin(np.arange(width) / 3)[None, :, None]
+    if stain:
+        pixels[30:50, 30:50] = 10
+    return Image.fromarray(np.clip(pixels + rng.normal(0, 3, pixels.shape), 0, 255).astype("uint8"))
+
+
+def stain_mask(value: int = 255) -> Image.Image:
+    """Draw the square's ground truth."""
+    mask = np.zeros(SIZE[::-1], np.uint8)
+    mask[30:50, 30:50] = value
+    return Image.fromarray(mask)
+
+
+def fill(folder: Path, count: int, stain: bool = False, suffix: str = ".png") -> None:
+    """Put `count` images into `folder`."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for index in range(count):
+        picture(np.random.default_rng(index), stain).save(folder / f"{index:03}{suffix}")
+
+
+def make_mvtec_ad(root: Path, name: str) -> None:
+    """Make a miniature category of MVTec AD."""
+    fill(root / name / "train" / "good", 6)
+    fill(root / name / "test" / "good", 3)
+    fill(root / name / "test" / "stain", 3, stain=True)
+    truth = root / name / "ground_truth" / "stain"
+    truth.mkdir(parents=True)
+    for index in range(3):
+        stain_mask().save(truth / f"{index:03}_mask.png")
+
+
+def make_mvtec_loco(root: Path, name: str, logical: bool = True) -> None:
+    """Make a miniature category of MVTec LOCO AD."""
+    folder = root / name
+    fill(folder / "train" / "good", 5)
+    fill(folder / "validation" / "good", 2)
+    fill(folder / "test" / "good", 2)
+    for defect in ("structural_anomalies", *(("logical_anomalies",) if logical else ())):
+        fill(folder / "test" / defect, 2, stain=True)
+        for index in range(2):
+            truth = folder / "ground_truth" / defect / f"{index:03}"
+            truth.mkdir(parents=True)
+            stain_mask(254).save(truth / "000.png")
+    entry = {"defect_name": "stain", "pixel_value": 254}
+    entry |= {"saturation_threshold": 0.5, "relative_saturation": True}
+    (folder / "defects_config.json").write_text(json.dumps([entry]))
+
+
+def make_visa(root: Path, name: str) -> None:
+    """Make a miniature raw VisA tree."""
+    fill(root / name / "Data" / "Images" / "Normal", 6, suffix=".JPG")
+    fill(root / name / "Data" / "Images" / "Anomaly", 2, stain=True, suffix=".JPG")
+    masks = root / name / "Data" / "Masks" / "Anomaly"
+    masks.mkdir(parents=True)
+    rows = ["object,split,label,image,mask"]
+    for index in range(6):
+        split = "train" if index < 4 else "test"
+        rows.append(f"{name},{split},normal,{name}/Data/Images/Normal/{index:03}.JPG,")
+    for index in range(2):
+        stain_mask().save(masks / f"{index:03}.png")
+        image = f"{name}/Data/Images/Anomaly/{index:03}.JPG"
+        rows.append(f"{name},test,anomaly,{image},{name}/Data/Masks/Anomaly/{index:03}.png")
+    (root / "split_csv").mkdir(exist_ok=True)
+    (root / "split_csv" / "1cls.csv").write_text("\n".join(rows) + "\n")
+
+
+def make_product(root: Path) -> None:
+    """Make a miniature product folder."""
+    fill(root / "train" / "good", 6)
+    fill(root / "test" / "good", 2)
+    fill(root / "test" / "stain", 2, stain=True)
+    (root / "ground_truth" / "stain").mkdir(parents=True)
+    for index in range(2):
+        stain_mask().save(root / "ground_truth" / "stain" / f"{index:03}.png")
+
+
+@pytest.fixture
+def shared() -> Path:
+    """The real images, where this checkout has them beside it."""
+    if not SHARED.is_dir():
+        pytest.skip("no ../shared: the real images are not part of the project")
+    return SHARED
+
+
+@pytest.fixture
+def run_command():
+    """Run a script in a process of its own, on one thread, as a user's shell would."""
+
+    def run(arguments: list, cwd: Path, **environment: str) -> subprocess.CompletedProcess:
+        command = [sys.executable, *map(str, arguments)]
+        variables = {**os.environ, "OMP_NUM_THREADS": "1", **environment}
+        return subprocess.run(
+            command, cwd=cwd, env=variables, capture_output=True, text=True, check=False
+        )
+
+    return run

@@ -1,0 +1,294 @@
+"""main.py as a user meets it: outputs, refusals in one line, interruption, repetition."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tifffile
+import torch
+import yaml
+from PIL import Image
+from safetensors.torch import load_file
+
+import main
+from data.samples import InputError
+from models.pdn import pdn_small
+from tests.conftest import REPOSITORY, SIZE, make_mvtec_ad, make_mvtec_loco, make_product
+from utils.options import parse
+from utils.runs import Run
+
+TINY = ["--train_steps", "3", "--image_size", "64", "--workers", "1", "--device", "cpu"]
+
+
+@pytest.fixture(scope="module")
+def teacher(tmp_path_factory) -> Path:
+    """A small teacher of random weights, in a published layout."""
+    path = tmp_path_factory.mktemp("teacher") / "teacher.pth"
+    torch.manual_seed(0)
+    torch.save(pdn_small().state_dict(), path)
+    return path
+
+
+@pytest.fixture(scope="module")
+def product(tmp_path_factory) -> Path:
+    root = tmp_path_factory.mktemp("data") / "bolt"
+    make_product(root)
+    return root
+
+
+def arguments(product: Path, teacher: Path, output: Path, *more: str) -> list[str]:
+    own = ["--dataset", "folder", "--folder_path", str(product), "--weights", str(teacher)]
+    return [*own, "--output_dir", str(output), *TINY, *more]
+
+
+def run_main(*argv: str) -> None:
+    main.main(parse(main.get_parser(), list(argv)))
+
+
+def test_a_run_writes_everything_that_the_design_lists(product, teacher, tmp_path, capsys):
+    run_main(*arguments(product, teacher, tmp_path))
+    run = Run(tmp_path, "folder", "bolt")
+    files = {path.name for path in run.folder.iterdir()}
+    assert {"detector.safetensors", "config.yaml", "checkpoint.pt", "losses.csv"} <= files
+    maps = sorted(path.relative_to(run.maps_folder) for path in run.maps_folder.rglob("*.tiff"))
+    assert [str(path) for path in maps] == [
+        f"test/{defect}/{stem}.tiff" for defect in ("good", "stain") for stem in ("000", "001")
+    ]
+    one = tifffile.imread(run.maps_folder / maps[0])
+    assert one.dtype == np.float32
+    assert one.shape == SIZE[::-1]
+    metrics = json.loads(run.metrics_file.read_text())
+    assert metrics["glae"]["counts"] == {"train": 5, "validation": 1, "test": 4}
+    assert metrics["glae"]["seconds"]["training"] > 0
+    assert metrics["classification_au_roc"] == metrics["glae"]["auroc_pooled"]
+    assert (tmp_path / "results.csv").read_text().count("\n") == 3
+    shown = capsys.readouterr()
+    assert "bolt" in shown.out
+    assert "penalty" in shown.err  # one line says what going without costs
+    assert "bolt" not in shown.err.split("penalty")[0]
+
+
+def test_the_runs_config_repeats_it_bit_for_bit(product, teacher, tmp_path):
+    run_main(*arguments(product, teacher, tmp_path / "first"))
+    config = Run(tmp_path / "first", "folder", "bolt").config_file
+    run_main("--config", str(config), "--output_dir", str(tmp_path / "second"))
+    runs = [Run(tmp_path / name, "folder", "bolt") for name in ("first", "second")]
+    first, second = (run.detector_file.read_bytes() for run in runs)
+    assert first == second
+    names = [path.relative_to(runs[0].maps_folder) for path in runs[0].maps_folder.rglob("*.tiff")]
+    for name in names:
+        maps = [(run.maps_folder / name).read_bytes() for run in runs]
+        assert maps[0] == maps[1]
+
+
+def test_training_never_opens_a_test_image(product, teacher, tmp_path, monkeypatch):
+    opened, real = [], Image.open
+    monkeypatch.setattr(Image, "open", lambda path, *a, **k: opened.append(path) or real(path))
+
+    class ReachedEvaluation(Exception):
+        pass
+
+    def evaluate(*_, **__):
+        raise ReachedEvaluation
+
+    monkeypatch.setattr(main, "evaluate", evaluate)
+    with pytest.raises(ReachedEvaluation):
+        run_main(*arguments(product, teacher, tmp_path))
+    assert len(opened) >= 6
+    assert not [path for path in opened if "test" in Path(path).relative_to(product).parts]
+
+
+def test_a_product_without_test_images_is_trained_and_calibrated(tmp_path, teacher, capsys):
+    from tests.conftest import fill
+
+    fill(tmp_path / "nut" / "train" / "good", 4)
+    run_main(*arguments(tmp_path / "nut", teacher, tmp_path / "out"))
+    run = Run(tmp_path / "out", "folder", "nut")
+    assert load_file(run.detector_file)["threshold"].isfinite()
+    assert not run.metrics_file.exists()
+    assert "no test images" in capsys.readouterr().out
+
+
+def test_loco_without_structural_anomalies_has_null_for_them(tmp_path, teacher):
+    make_mvtec_loco(tmp_path / "loco", "kit", logical=False)
+    own = ["--mvtec_loco_path", str(tmp_path / "loco"), "--weights", str(teacher), *TINY]
+    run_main(*own, "--subdataset", "kit", "--output_dir", str(tmp_path / "out"))
+    metrics = json.loads(Run(tmp_path / "out", "mvtec_loco", "kit").metrics_file.read_text())
+    auroc = metrics["classification"]["auc_roc"]
+    assert auroc["logical_anomalies"] is None
+    assert auroc["mean"] is None
+    assert auroc["structural_anomalies"] == metrics["glae"]["auroc_pooled"]
+
+
+def test_a_second_run_is_refused_before_it_loses_anything(product, teacher, tmp_path):
+    line = arguments(product, teacher, tmp_path)
+    run_main(*line)
+    before = Run(tmp_path, "folder", "bolt").detector_file.read_bytes()
+    with pytest.raises(InputError, match=r"--resume.*--overwrite"):
+        run_main(*line)
+    assert Run(tmp_path, "folder", "bolt").detector_file.read_bytes() == before
+    run_main(*line, "--resume")  # only evaluates again
+    assert Run(tmp_path, "folder", "bolt").detector_file.read_bytes() == before
+    run_main(*line, "--overwrite", "--seed", "1")
+    assert Run(tmp_path, "folder", "bolt").detector_file.read_bytes() != before
+
+
+def test_resuming_with_other_options_names_each_of_them(product, teacher, tmp_path):
+    run_main(*arguments(product, teacher, tmp_path))
+    with pytest.raises(InputError, match=r"seed was 0.*, not 4"):
+        run_main(*arguments(product, teacher, tmp_path, "--resume", "--seed", "4"))
+
+
+def test_a_folder_that_merely_exists_stops_nobody(product, teacher, tmp_path):
+    Run(tmp_path, "folder", "bolt").folder.mkdir(parents=True)
+    run_main(*arguments(product, teacher, tmp_path))
+
+
+def test_medium_without_weights_says_how_to_get_them(product, tmp_path, monkeypatch):
+    monkeypatch.setattr(main, "default_teacher", lambda size: tmp_path / f"{size}.safetensors")
+    own = ["--dataset", "folder", "--folder_path", str(product), "--output_dir", str(tmp_path)]
+    with pytest.raises(InputError) as error:
+        run_main(*own)
+    for help_ in ("--weights", "teacher_medium.pth", "pretrain.py", "--model_size small"):
+        assert help_ in str(error.value)
+
+
+def test_the_teachers_size_decides_the_models(product, teacher, tmp_path):
+    run_main(*arguments(product, teacher, tmp_path))
+    config = yaml.safe_load(Run(tmp_path, "folder", "bolt").config_file.read_text())
+    assert config["model_size"] == "small"
+    with pytest.raises(InputError, match="--model_size small"):
+        run_main(*arguments(product, teacher, tmp_path / "b", "--model_size", "medium"))
+
+
+@pytest.mark.parametrize(
+    ("more", "named"),
+    [
+        (["--folder_path", "nowhere"], "nowhere"),
+        (["--weights", "nowhere.pth"], "nowhere.pth"),
+        (["--device", "cuda:77"], "cuda:77"),
+        (["--imagenet_train_path", "nowhere"], "--imagenet_train_path"),
+        (["--image_size", "32"], "61"),
+        (["--model", "efficientad", "--image_size", "32"], "33"),
+        (["--train_steps", "none"], "--train_steps"),
+        (["--colour", "red"], "--colour"),
+        (["--config", "nowhere.yaml"], "nowhere.yaml"),
+    ],
+)
+def test_bad_input_is_one_line_that_names_it_and_exit_code_2(
+    product, teacher, tmp_path, run_command, more, named
+):
+    line = arguments(product, teacher, tmp_path / "out", *more)
+    done = run_command([REPOSITORY / "main.py", *line], cwd=tmp_path)
+    assert done.returncode == 2
+    assert done.stdout == ""
+    errors = [text for text in done.stderr.replace("\r", "\n").splitlines() if "error" in text]
+    assert len(errors) == 1
+    assert named in errors[0]
+    assert "Traceback" not in done.stderr
+
+
+def test_a_truncated_training_image_is_named(teacher, tmp_path):
+    make_product(tmp_path / "nut")
+    victim = tmp_path / "nut" / "train" / "good" / "002.png"
+    victim.write_bytes(victim.read_bytes()[:500])
+    with pytest.raises(InputError, match=r"002\.png"):
+        run_main(*arguments(tmp_path / "nut", teacher, tmp_path / "out"))
+
+
+def test_a_mask_of_another_size_is_named_and_the_training_is_kept(teacher, tmp_path):
+    make_product(tmp_path / "nut")
+    mask = tmp_path / "nut" / "ground_truth" / "stain" / "001.png"
+    Image.new("L", (10, 10), 255).save(mask)
+    line = arguments(tmp_path / "nut", teacher, tmp_path / "out")
+    with pytest.raises(InputError, match=r"001\.png.*10 x 10.*96 x 80"):
+        run_main(*line)
+    run = Run(tmp_path / "out", "folder", "nut")
+    trained = run.detector_file.read_bytes()
+    Image.new("L", SIZE, 255).save(mask)
+    run_main(*line, "--resume")
+    assert run.detector_file.read_bytes() == trained
+    assert run.metrics_file.exists()
+
+
+def start(line: list[str]) -> subprocess.Popen:
+    """Start main.py and wait until it trains."""
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONUNBUFFERED": "1"}
+    process = subprocess.Popen(
+        [sys.executable, REPOSITORY / "main.py", *line],
+        stderr=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        env=environment,
+        text=True,
+    )
+    output = Path(line[line.index("--output_dir") + 1])
+    losses = Run(output, "folder", "bolt").losses_file
+    deadline = time.monotonic() + 120
+    while not (losses.exists() and losses.read_text().count("\n") > 5):
+        assert process.poll() is None, process.stderr.read()
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    return process
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_an_interrupted_run_exits_130_says_how_to_go_on_and_does(
+    product, teacher, tmp_path, run_command, number
+):
+    line = arguments(product, teacher, tmp_path, "--train_steps", "60")
+    process = start(line)
+    process.send_signal(number)
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert "--resume" in errors
+    assert "Traceback" not in errors
+    # Processes of their own, like the first: the number of threads changes the last bits.
+    whole = arguments(product, teacher, tmp_path / "whole", "--train_steps", "60")
+    for rest in ([*line, "--resume"], whole):
+        assert run_command([REPOSITORY / "main.py", *rest], cwd=tmp_path).returncode == 0
+    files = [Run(root, "folder", "bolt").detector_file for root in (tmp_path, tmp_path / "whole")]
+    assert files[0].read_bytes() == files[1].read_bytes()
+
+
+@pytest.mark.slow
+def test_a_killed_run_leaves_no_half_file_and_its_lock_is_free(product, teacher, tmp_path):
+    line = arguments(product, teacher, tmp_path, "--train_steps", "40")
+    process = start([*line[:-2], "--train_steps", "100000"])
+    with pytest.raises(InputError, match="in use"):
+        run_main(*line)
+    process.send_signal(signal.SIGKILL)
+    process.communicate()
+    run_main(*line)  # no checkpoint was due yet: it begins anew
+    assert not list(tmp_path.rglob("*.part"))
+    assert Run(tmp_path, "folder", "bolt").metrics_file.exists()
+
+
+def test_a_full_disk_is_one_line_and_keeps_what_was_there(product, teacher, tmp_path, monkeypatch):
+    run_main(*arguments(product, teacher, tmp_path))
+    run = Run(tmp_path, "folder", "bolt")
+    before = run.metrics_file.read_bytes()
+
+    def full(*_, **__):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("utils.evaluation.tifffile.imwrite", full)
+    with pytest.raises(OSError, match="No space"):
+        run_main(*arguments(product, teacher, tmp_path, "--resume"))
+    assert run.metrics_file.read_bytes() == before
+    assert not list(tmp_path.rglob("*.part"))
+
+
+def test_mvtec_ad_and_a_rectangular_image_size_work_with_efficientad(teacher, tmp_path):
+    make_mvtec_ad(tmp_path / "ad", "bottle")
+    own = ["--dataset", "mvtec_ad", "--mvtec_ad_path", str(tmp_path / "ad"), "--weights"]
+    more = ["--subdataset", "bottle", "--model", "efficientad", "--image_size", "48", "72"]
+    run_main(*own, str(teacher), *TINY, *more, "--output_dir", str(tmp_path / "out"))
+    metrics = json.loads(Run(tmp_path / "out", "mvtec_ad", "bottle").metrics_file.read_text())
+    assert 0 <= metrics["au_pro"] <= 1

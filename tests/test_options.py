@@ -1,0 +1,112 @@
+"""Options: presets, what wins over what, every fault in one line."""
+
+from pathlib import Path
+
+import pytest
+import yaml
+
+import inference
+import main
+import pretrain
+from data.samples import InputError
+from tests.conftest import REPOSITORY
+from utils.options import parse, resolved
+
+PRESETS = sorted((REPOSITORY / "configs").glob("*.yaml"))
+
+
+def options_of(*argv: str):
+    return parse(main.get_parser(), list(argv))
+
+
+def test_the_defaults_are_the_published_protocol():
+    options = options_of()
+    assert options.dataset == "mvtec_loco"
+    assert options.model == "glae"
+    assert (options.train_steps, options.batch_size, options.image_size) == (65000, 1, [256])
+    assert options.model_size is None
+
+
+def test_a_datasets_preset_is_read_by_itself():
+    preset = yaml.safe_load((REPOSITORY / "configs" / "demo.yaml").read_text())
+    options = options_of("--dataset", "demo")
+    assert options.model_size == preset["model_size"] == "small"
+    assert options.train_steps == preset["train_steps"] < 1000
+
+
+def test_a_config_wins_over_the_datasets_preset_and_the_command_line_over_both(tmp_path):
+    config = tmp_path / "mine.yaml"
+    config.write_text("dataset: demo\ntrain_steps: 7\nbatch_size: 3\n")
+    options = options_of("--config", str(config), "--batch_size", "4")
+    assert options.dataset == "demo"
+    assert options.model_size == "small"  # from the preset of the dataset that the config names
+    assert options.train_steps == 7
+    assert options.batch_size == 4
+
+
+def test_the_last_of_several_configs_wins(tmp_path):
+    for name, steps in (("a", 1), ("b", 2)):
+        (tmp_path / f"{name}.yaml").write_text(f"train_steps: {steps}\n")
+    paths = [str(tmp_path / "a.yaml"), str(tmp_path / "b.yaml")]
+    assert options_of("--config", paths[0], "--config", paths[1]).train_steps == 2
+
+
+@pytest.mark.parametrize("path", PRESETS, ids=lambda path: path.stem)
+def test_every_shipped_preset_loads(path: Path):
+    script = pretrain if path.stem.startswith("teacher") else main
+    options = parse(script.get_parser(), ["--config", str(path)])
+    for key, value in yaml.safe_load(path.read_text()).items():
+        assert getattr(options, key) in (value, [value])
+
+
+def test_the_resolved_options_repeat_the_run(tmp_path):
+    first = options_of("--dataset", "demo", "--image_size", "64", "96", "--seed", "3")
+    stored = tmp_path / "config.yaml"
+    stored.write_text(yaml.safe_dump(resolved(first)))
+    second = options_of("--config", str(stored))
+    assert resolved(first) == resolved(second)
+    assert second.image_size == [64, 96]
+
+
+@pytest.mark.parametrize(
+    ("content", "named"),
+    [
+        ("train_stps: 3", "train_stps"),
+        ("train_steps: many", "many"),
+        ("model: resnet", "resnet"),
+        ("- a\n- b", "option: value"),
+        ("a: [", "YAML"),
+    ],
+)
+def test_a_bad_preset_is_refused_with_its_name_and_the_fault(tmp_path, content, named):
+    path = tmp_path / "bad.yaml"
+    path.write_text(content)
+    with pytest.raises(InputError) as error:
+        options_of("--config", str(path))
+    assert "bad.yaml" in str(error.value)
+    assert named in str(error.value)
+
+
+def test_a_preset_that_is_not_there_is_named():
+    with pytest.raises(InputError, match=r"nowhere\.yaml"):
+        options_of("--config", "nowhere.yaml")
+
+
+def test_every_fault_is_reported_at_once():
+    options = options_of("--train_steps", "0", "--batch_size", "-1", "--image_size", "8")
+    with pytest.raises(InputError) as error:
+        main.check(options)
+    for named in ("--train_steps", "--batch_size", "--image_size", "61"):
+        assert named in str(error.value)
+
+
+def test_options_are_not_abbreviated():
+    with pytest.raises(InputError, match="--train_step"):
+        options_of("--train_step", "5")
+
+
+@pytest.mark.parametrize("script", [main, inference, pretrain])
+def test_every_option_has_a_place_in_the_help(script):
+    text = script.get_parser().format_help()
+    assert "--device" in text
+    assert "(default: None)" not in text

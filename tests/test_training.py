@@ -1,0 +1,215 @@
+"""The training loop: the protocol, the loss log, interruption and exact continuation."""
+
+import argparse
+import csv
+import signal
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from data.images import normalise
+from models.detector import TEACHER_CHANNELS, build_detector
+from models.pdn import pdn_small
+from utils import training
+from utils.calibration import set_teacher_statistics
+from utils.interrupts import Interrupts
+from utils.runs import Run
+from utils.training import Optimisation, batch_indices, decay_factor, fit
+
+CPU = torch.device("cpu")
+SIZE = (64, 72)
+
+
+def options(**changes) -> argparse.Namespace:
+    defaults = {"train_steps": 6, "batch_size": 1, "seed": 5, "workers": 0}
+    return argparse.Namespace(**defaults | changes)
+
+
+def run_in(folder: Path) -> Run:
+    run = Run(folder, "demo", "kit")
+    run.folder.mkdir(parents=True)
+    return run
+
+
+def some_images(count: int = 4) -> torch.Tensor:
+    generator = torch.Generator().manual_seed(0)
+    return torch.randint(0, 256, (count, 3, *SIZE), dtype=torch.uint8, generator=generator)
+
+
+def new_detector():
+    torch.manual_seed(1)
+    teacher = pdn_small()
+    for parameter in teacher.parameters():
+        parameter.data *= 2
+    detector = build_detector("glae", "small", SIZE, teacher.eval())
+    set_teacher_statistics(detector, some_images(), CPU)
+    return detector
+
+
+def train(folder: Path, natural=None, **changes):
+    run, detector = run_in(folder), new_detector()
+    fit(detector, some_images(), natural, run, options(**changes), CPU, torch.float32)
+    return run, detector
+
+
+def same(a: dict, b: dict) -> bool:
+    return all(torch.equal(a[key], b[key]) for key in a)
+
+
+def losses_of(run: Run) -> list[dict]:
+    with run.losses_file.open() as file:
+        return list(csv.DictReader(file))
+
+
+def test_an_epoch_sees_every_image_once_in_a_new_order():
+    first = [i for step in range(5) for i in batch_indices(step, 2, 10, seed=3)]
+    second = [i for step in range(5, 10) for i in batch_indices(step, 2, 10, seed=3)]
+    assert sorted(first) == sorted(second) == list(range(10))
+    assert first != second
+    assert first != [i for step in range(5) for i in batch_indices(step, 2, 10, seed=4)]
+
+
+@pytest.mark.parametrize("steps", [1, 20, 100, 70000])
+def test_the_learning_rate_falls_tenfold_after_95_percent_of_the_steps(steps):
+    factors = [decay_factor(step, steps) for step in range(steps)]
+    assert factors.count(1.0) == -(-95 * steps // 100)
+    assert set(factors) <= {1.0, 0.1}
+    if steps >= 20:
+        assert factors[-1] == 0.1
+
+
+def test_the_optimiser_is_adam_with_the_published_numbers():
+    adam = Optimisation(new_detector(), 100, CPU, torch.float32).adam
+    assert isinstance(adam, torch.optim.Adam)
+    assert adam.defaults["lr"] == 1e-4
+    assert adam.defaults["weight_decay"] == 1e-5
+
+
+def test_one_step_is_the_step_that_plain_adam_takes(tmp_path):
+    _, trained = train(tmp_path, train_steps=1, batch_size=2)
+    twin = new_detector().train()
+    adam = torch.optim.Adam(
+        [*twin.student.parameters(), *twin.autoencoder.parameters()], lr=1e-4, weight_decay=1e-5
+    )
+    torch.manual_seed(1)
+    new_detector()  # leaves the generator where it was when training began
+    batch = some_images()[batch_indices(0, 2, 4, seed=5)]
+    jittered = training.jitter(batch, np.random.default_rng((5, 0)))
+    sum(twin.losses(normalise(batch), normalise(jittered)).values()).backward()
+    adam.step()
+    for name, parameter in twin.student.named_parameters():
+        ours = trained.student.get_parameter(name)
+        torch.testing.assert_close(ours, parameter, atol=1e-6, rtol=1e-4)
+
+
+def test_the_same_seed_gives_the_same_weights_and_another_seed_others(tmp_path):
+    states = [
+        train(tmp_path / str(i), seed=seed)[1].state_dict() for i, seed in enumerate((5, 5, 6))
+    ]
+    assert same(states[0], states[1])
+    assert not same(states[0], states[2])
+
+
+def test_training_changes_student_and_autoencoder_and_never_the_teacher(tmp_path):
+    before, after = new_detector().state_dict(), train(tmp_path)[1].state_dict()
+    changed = {key.split(".")[0] for key in before if not torch.equal(before[key], after[key])}
+    assert changed == {"student", "autoencoder"}
+
+
+def test_training_lowers_the_loss(tmp_path):
+    run, _ = train(tmp_path, train_steps=60)
+    totals = [float(row["total"]) for row in losses_of(run)]
+    assert np.mean(totals[-5:]) < 0.93 * np.mean(totals[:5])
+
+
+def test_the_loss_log_has_every_term_and_their_sum(tmp_path):
+    run, _ = train(tmp_path)
+    rows = losses_of(run)
+    assert [int(row["step"]) for row in rows] == [1, 2, 3, 4, 5, 6]
+    for row in rows:
+        terms = [float(row[name]) for name in ("hard", "autoencoder", "student_autoencoder")]
+        assert float(row["total"]) == pytest.approx(sum(terms))
+        assert float(row["penalty"]) == 0
+    rates = [float(row["learning_rate"]) for row in rows]
+    assert rates[0] == pytest.approx(1e-4)
+    assert rates[-1] == pytest.approx(1e-5)
+
+
+def stop_after(steps: int, monkeypatch) -> None:
+    """Send the process SIGINT, as Ctrl-C does, during the step `steps`."""
+    counted = iter(range(10**6))
+    real = Optimisation.step
+
+    def step(self, loss):
+        real(self, loss)
+        if next(counted) == steps - 1:
+            signal.raise_signal(signal.SIGINT)
+
+    monkeypatch.setattr(Optimisation, "step", step)
+
+
+def test_an_interrupted_run_that_is_resumed_ends_bit_for_bit_like_one_that_was_not(
+    tmp_path, monkeypatch
+):
+    whole_run, whole = train(tmp_path / "whole", train_steps=9)
+    run, detector = run_in(tmp_path / "parts"), new_detector()
+    arguments = (some_images(), None, run, options(train_steps=9), CPU, torch.float32)
+    with monkeypatch.context() as patch:
+        stop_after(4, patch)
+        with pytest.raises(KeyboardInterrupt, match="step 4"):
+            fit(detector, *arguments)
+    torch.manual_seed(99)  # a new process would not have the old generator's state
+    resumed = new_detector()
+    fit(resumed, *arguments)
+    assert same(whole.state_dict(), resumed.state_dict())
+    assert losses_of(run) == losses_of(whole_run)
+
+
+def test_a_finished_run_that_is_resumed_takes_no_further_step(tmp_path):
+    run, detector = train(tmp_path)
+    again = new_detector()
+    fit(again, some_images(), None, run, options(), CPU, torch.float32)
+    assert same(detector.state_dict(), again.state_dict())
+    assert len(losses_of(run)) == 6
+
+
+def test_natural_images_add_the_penalty(tmp_path):
+    from PIL import Image
+
+    paths = [tmp_path / f"{i}.png" for i in range(3)]
+    for i, path in enumerate(paths):
+        Image.fromarray(np.random.default_rng(i).integers(0, 256, (40, 50, 3), "uint8")).save(path)
+    run, _ = train(tmp_path / "run", natural=paths)
+    assert all(float(row["penalty"]) > 0 for row in losses_of(run))
+
+
+def test_a_loss_that_is_not_finite_stops_the_run(tmp_path, monkeypatch):
+    run, detector = run_in(tmp_path), new_detector()
+    next(detector.student.parameters()).data.fill_(float("nan"))
+    with pytest.raises(FloatingPointError, match="step 1"):
+        fit(detector, some_images(), None, run, options(), CPU, torch.float32)
+
+
+def test_a_damaged_checkpoint_is_named(tmp_path):
+    run, _ = train(tmp_path)
+    run.checkpoint_file.write_bytes(run.checkpoint_file.read_bytes()[:1000])
+    with pytest.raises(training.InputError, match=r"checkpoint\.pt"):
+        fit(new_detector(), some_images(), None, run, options(), CPU, torch.float32)
+
+
+def test_training_goes_on_in_bfloat16(tmp_path):
+    run, detector = run_in(tmp_path), new_detector()
+    fit(detector, some_images(), None, run, options(), CPU, torch.bfloat16)
+    assert all(np.isfinite(float(row["total"])) for row in losses_of(run))
+    assert detector.teacher_mean.shape == (1, TEACHER_CHANNELS, 1, 1)
+
+
+def test_the_first_interrupt_only_asks_and_the_second_one_raises():
+    with Interrupts() as interrupts:
+        assert not interrupts.requested
+        signal.raise_signal(signal.SIGTERM)
+        assert interrupts.requested
+        with pytest.raises(KeyboardInterrupt):
+            signal.raise_signal(signal.SIGINT)
