@@ -259,8 +259,8 @@ def main(options: argparse.Namespace) -> None:
     explained = explained_variance(teacher, pairs, device)
     recipe = {k: v for k, v in resolved(options).items() if k.endswith(RECIPE)}
     recipe |= {"train_images": len(train), "held_out_images": len(held_out)}
-    recipe["held_out_explained_variance"] = f"{explained:.4f}"
-    save_teacher(teacher, options.output, {k: str(v) for k, v in recipe.items()})
+    recipe["held_out_explained_variance"] = round(explained, 4)
+    save_teacher(teacher, options.output, recipe)
     checkpoint_path(options).unlink(missing_ok=True)
     print(f"held-out explained variance {explained:.4f} on {len(held_out)} images")
     print(f"wrote {options.output}")

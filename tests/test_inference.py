@@ -1,0 +1,191 @@
+"""inference.py and the sweep: every run, tables, seeds, maps of other people, failures."""
+
+import csv
+import io
+import json
+import os
+import shutil
+import subprocess
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tifffile
+import torch
+from sklearn.metrics import roc_auc_score
+
+import inference
+import main
+from data.samples import InputError
+from models.pdn import pdn_small
+from tests.conftest import REPOSITORY, SIZE, make_mvtec_ad, make_product
+from utils.options import parse
+from utils.runs import Run
+
+TINY = ["--train_steps", "2", "--image_size", "64", "--workers", "1", "--device", "cpu"]
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory) -> Path:
+    """Two datasets and a trained output folder for each of two seeds."""
+    world = tmp_path_factory.mktemp("world")
+    make_product(world / "bolt")
+    make_mvtec_ad(world / "ad", "bottle")
+    torch.manual_seed(0)
+    torch.save(pdn_small().state_dict(), world / "teacher.pth")
+    for seed in ("0", "1"):
+        common = ["--weights", f"{world}/teacher.pth", *TINY, "--seed", seed]
+        common += ["--output_dir", f"{world}/output{seed}"]
+        run_main("--dataset", "folder", "--folder_path", f"{world}/bolt", *common)
+        ad = ["--dataset", "mvtec_ad", "--mvtec_ad_path", f"{world}/ad", "--subdataset", "bottle"]
+        run_main(*ad, *common)
+    return world
+
+
+def run_main(*argv: str) -> None:
+    main.main(parse(main.get_parser(), list(argv)))
+
+
+def run_inference(*argv: str) -> int:
+    return inference.main(parse(inference.get_parser(), [*map(str, argv), "--device", "cpu"]))
+
+
+def test_it_scores_every_run_and_gets_the_numbers_that_training_got(world, capsys):
+    run = Run(world / "output0", "folder", "bolt")
+    before = json.loads(run.metrics_file.read_text())
+    run.metrics_file.unlink()
+    shutil.rmtree(run.maps_folder)
+    assert run_inference(world / "output0") == 0
+    after = json.loads(run.metrics_file.read_text())
+    assert after["classification_au_roc"] == before["classification_au_roc"]
+    assert after["au_pro"] == before["au_pro"]
+    assert after["glae"]["seconds"]["training"] == before["glae"]["seconds"]["training"]
+    assert len(list(run.maps_folder.rglob("*.tiff"))) == 4
+    shown = capsys.readouterr().out
+    assert "bolt" in shown
+    assert "bottle" in shown
+    assert shown.count("mean") == 2
+
+
+def test_several_folders_give_mean_and_sample_deviation(world, capsys):
+    run_inference(world / "output0", world / "output1", "--format", "csv", "--no_maps")
+    rows = list(csv.DictReader(io.StringIO(capsys.readouterr().out)))
+    row = next(row for row in rows if row["category"] == "bottle")
+    files = [Run(world / f"output{i}", "mvtec_ad", "bottle").metrics_file for i in (0, 1)]
+    values = [json.loads(file.read_text())["au_pro"] for file in files]
+    assert float(row["AU-PRO 0.3"]) == pytest.approx(sum(values) / 2)
+    assert float(row["AU-PRO 0.3 std"]) == pytest.approx(abs(values[0] - values[1]) / 2**0.5)
+    run_inference(world / "output0", world / "output1", "--no_maps")
+    assert "±" in capsys.readouterr().out
+
+
+def test_dataset_and_subdataset_select_runs(world, capsys):
+    run_inference(world / "output0", "--dataset", "mvtec_ad", "--no_maps")
+    shown = capsys.readouterr().out
+    assert "bottle" in shown
+    assert "bolt" not in shown
+    with pytest.raises(InputError, match="--subdataset"):
+        run_inference(world / "output0", "--subdataset", "cable")
+
+
+def test_results_alone_go_to_stdout(world, run_command):
+    line = [REPOSITORY / "inference.py", world / "output0", "--format", "json", "--device", "cpu"]
+    done = run_command(line, cwd=world)
+    assert done.returncode == 0
+    assert {row["category"] for row in json.loads(done.stdout)} == {"bolt", "bottle", "mean"}
+    assert "Traceback" not in done.stderr
+
+
+def test_a_run_whose_images_are_gone_does_not_stop_the_others(world, tmp_path, capsys):
+    shutil.copytree(world / "output0", tmp_path / "output")
+    config = Run(tmp_path / "output", "folder", "bolt").config_file
+    config.write_text(config.read_text().replace(str(world / "bolt"), "gone"))
+    assert run_inference(tmp_path / "output") == 2
+    shown = capsys.readouterr()
+    assert "bottle" in shown.out
+    assert "bolt" not in shown.out
+    assert "gone" in shown.err
+    again = ["--folder_path", world / "bolt", "--dataset", "folder"]
+    assert run_inference(tmp_path / "output", *again) == 0  # the dataset has moved
+
+
+def test_an_unfinished_run_is_named_with_the_mend(world, tmp_path, capsys):
+    shutil.copytree(world / "output0", tmp_path / "output")
+    Run(tmp_path / "output", "folder", "bolt").detector_file.unlink()
+    assert run_inference(tmp_path / "output", "--no_maps") == 2
+    assert "--resume" in capsys.readouterr().err
+
+
+def test_no_run_at_all_is_an_input_error(tmp_path):
+    with pytest.raises(InputError, match="holds no trained category"):
+        run_inference(tmp_path)
+
+
+def test_maps_made_elsewhere_are_measured_without_any_run_and_nothing_is_written(
+    world, tmp_path, capsys
+):
+    scores = {"good": [0.1, 0.5, 0.3], "stain": [0.4, 0.6, 0.9]}
+    rng = np.random.default_rng(0)
+    for defect, values in scores.items():
+        folder = tmp_path / "maps" / "bottle" / "test" / defect
+        folder.mkdir(parents=True)
+        for index, value in enumerate(values):
+            noise = rng.uniform(0, value, SIZE[::-1]).astype(np.float32)
+            noise[0, 0] = value
+            tifffile.imwrite(folder / f"{index:03}.tiff", noise)
+    own = ["--dataset", "mvtec_ad", "--mvtec_ad_path", world / "ad", "--format", "json"]
+    assert run_inference(tmp_path / "none", "--maps_dir", tmp_path / "maps", *own) == 0
+    row = json.loads(capsys.readouterr().out)[0]
+    expected = roc_auc_score([0] * 3 + [1] * 3, scores["good"] + scores["stain"])
+    assert row["AUROC"] == pytest.approx(expected)
+    assert not (tmp_path / "none").exists()
+
+
+def test_our_own_maps_measured_from_disk_give_our_own_numbers(world, capsys):
+    maps = world / "output0" / "anomaly_maps"
+    run_inference(world / "output0", "--format", "json", "--no_maps")
+    direct = json.loads(capsys.readouterr().out)
+    run_inference(world / "output0", "--format", "json", "--maps_dir", maps)
+    assert json.loads(capsys.readouterr().out) == direct
+
+
+def sweep(world: Path, output: Path, *more: str, **environment: str):
+    line = [REPOSITORY / "sweep.sh", "mvtec_ad", world / "two", *TINY, *more]
+    line += ["--weights", world / "teacher.pth", "--output_dir", output]
+    variables = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHON": os.sys.executable, **environment}
+    return subprocess.run(
+        list(map(str, line)), capture_output=True, text=True, env=variables, check=False
+    )
+
+
+@pytest.mark.slow
+def test_a_sweep_skips_what_is_finished_and_outlives_a_failure(world, tmp_path):
+    for name in ("bottle", "cable", "tile"):
+        make_mvtec_ad(world / "two", name)
+    victim = world / "two" / "cable" / "train" / "good" / "001.png"
+    whole = victim.read_bytes()
+    victim.write_bytes(whole[:100])
+    first = sweep(world, tmp_path / "out", GPUS="0,1")
+    assert first.returncode == 1
+    assert "failed: cable" in first.stderr
+    assert [name in first.stdout for name in ("bottle", "cable", "tile")] == [True, False, True]
+
+    victim.write_bytes(whole)
+    trained = Run(tmp_path / "out", "mvtec_ad", "tile").detector_file
+    before = trained.stat().st_mtime_ns
+    second = sweep(world, tmp_path / "out")
+    assert second.returncode == 0, second.stderr
+    assert "tile: finished already" in second.stderr
+    assert trained.stat().st_mtime_ns == before
+    assert [name in second.stdout for name in ("bottle", "cable", "tile")] == [True] * 3
+    assert second.stdout.splitlines()[-1].startswith("mean")
+
+
+@pytest.mark.parametrize("line", [[], ["mvtec_ad"], ["mvtec_ad", "nowhere"], ["imagenet", "."]])
+def test_a_sweep_with_wrong_arguments_exits_2(line):
+    variables = {**os.environ, "PYTHON": os.sys.executable}
+    command = [str(REPOSITORY / "sweep.sh"), *line]
+    done = subprocess.run(command, capture_output=True, text=True, env=variables, check=False)
+    assert done.returncode == 2
+    assert done.stderr.strip()
+    assert "Traceback" not in done.stderr
