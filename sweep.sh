@@ -31,12 +31,20 @@ done
 categories=$(PYTHONPATH=$here "$python" -m data.catalog "$dataset" "$path") || exit 2
 claims=$(mktemp -d)
 trap 'rm -rf "$claims"' EXIT
-trap 'echo "interrupted: the same command goes on from here" >&2; trap "" TERM; kill 0; exit 130' INT TERM
+stop() { # each training keeps its last step
+    trap '' INT TERM
+    kill -TERM $(jobs -p) 2>/dev/null
+    wait
+    echo "interrupted: the same command goes on from here" >&2
+    exit 130
+}
+trap stop INT TERM
 
 # Work through the categories that nobody has claimed yet; $1 is a GPU's number, or empty.
 work() {
-    local category device=()
+    local category child device=()
     [ -n "$1" ] && device=(--device "cuda:$1")
+    trap 'kill -TERM "$child" 2>/dev/null; wait "$child"; exit 130' TERM
     while IFS= read -r category; do
         mkdir "$claims/$category" 2>/dev/null || continue
         if [ $start = --resume ] && [ -f "$output/metrics/$dataset/$category.json" ]; then
@@ -45,8 +53,9 @@ work() {
         fi
         echo "$category" >&2
         "$python" "$here/main.py" --dataset "$dataset" --subdataset "$category" \
-            "${place[@]}" "${device[@]}" $resume "${arguments[@]}" >/dev/null ||
-            touch "$claims/$category/failed"
+            "${place[@]}" "${device[@]}" $resume "${arguments[@]}" >/dev/null &
+        child=$!
+        wait "$child" || touch "$claims/$category/failed"
     done <<<"$categories"
 }
 

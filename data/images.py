@@ -8,6 +8,7 @@ levels on average, a bilinear without antialiasing by 8.5.)
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from functools import lru_cache
 from itertools import groupby, islice
 from pathlib import Path
 
@@ -112,10 +113,18 @@ def image_batches(
             yield torch.stack(images), original
 
 
+@lru_cache
+def imagenet_statistics(device: torch.device) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return ImageNet's mean and std, (3, 1, 1), put on `device` once: a copy waits for it."""
+    shape = (3, 1, 1)
+    mean = torch.tensor(IMAGENET_MEAN, device=device).view(shape)
+    return mean, torch.tensor(IMAGENET_STD, device=device).view(shape)
+
+
 def normalise(images: torch.Tensor) -> torch.Tensor:
     """Turn uint8 (N, 3, H, W) into what the networks see: float32, ImageNet mean and std."""
-    scaled = transforms.to_dtype(images, torch.float32, scale=True)
-    return transforms.normalize(scaled, list(IMAGENET_MEAN), list(IMAGENET_STD))
+    mean, std = imagenet_statistics(images.device)
+    return (images / 255 - mean) / std
 
 
 def jitter(images: torch.Tensor, rng: np.random.Generator) -> torch.Tensor:

@@ -5,7 +5,10 @@ import io
 import json
 import os
 import shutil
+import signal
 import subprocess
+import sys
+import time
 from pathlib import Path
 
 import numpy as np
@@ -152,7 +155,7 @@ def test_our_own_maps_measured_from_disk_give_our_own_numbers(world, capsys):
 def sweep(world: Path, output: Path, *more: str, **environment: str):
     line = [REPOSITORY / "sweep.sh", "mvtec_ad", world / "two", *TINY, *more]
     line += ["--weights", world / "teacher.pth", "--output_dir", output]
-    variables = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHON": os.sys.executable, **environment}
+    variables = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHON": sys.executable, **environment}
     return subprocess.run(
         list(map(str, line)), capture_output=True, text=True, env=variables, check=False
     )
@@ -181,9 +184,31 @@ def test_a_sweep_skips_what_is_finished_and_outlives_a_failure(world, tmp_path):
     assert second.stdout.splitlines()[-1].startswith("mean")
 
 
+@pytest.mark.slow
+def test_an_interrupted_sweep_stops_its_training_and_goes_on_later(world, tmp_path):
+    make_mvtec_ad(world / "one", "bottle")
+    line = [REPOSITORY / "sweep.sh", "mvtec_ad", world / "one", *TINY, "--train_steps", "100000"]
+    line += ["--weights", world / "teacher.pth", "--output_dir", tmp_path]
+    variables = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHON": sys.executable}
+    run = Run(tmp_path, "mvtec_ad", "bottle")
+    with subprocess.Popen(
+        list(map(str, line)), stderr=subprocess.PIPE, text=True, env=variables
+    ) as process:
+        while not run.losses_file.exists():
+            assert process.poll() is None
+            time.sleep(0.05)
+        time.sleep(1)
+        process.send_signal(signal.SIGINT)
+        errors = process.stderr.read()  # ends when the last process that writes to it has ended
+    assert process.returncode == 130
+    assert "interrupted: the same command goes on from here" in errors
+    assert "; --resume goes on from there" in errors
+    assert run.checkpoint_file.exists()
+
+
 @pytest.mark.parametrize("line", [[], ["mvtec_ad"], ["mvtec_ad", "nowhere"], ["imagenet", "."]])
 def test_a_sweep_with_wrong_arguments_exits_2(line):
-    variables = {**os.environ, "PYTHON": os.sys.executable}
+    variables = {**os.environ, "PYTHON": sys.executable}
     command = [str(REPOSITORY / "sweep.sh"), *line]
     done = subprocess.run(command, capture_output=True, text=True, env=variables, check=False)
     assert done.returncode == 2

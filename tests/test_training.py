@@ -206,10 +206,33 @@ def test_training_goes_on_in_bfloat16(tmp_path):
     assert detector.teacher_mean.shape == (1, TEACHER_CHANNELS, 1, 1)
 
 
-def test_the_first_interrupt_only_asks_and_the_second_one_raises():
+def test_the_first_interrupt_only_asks_and_a_later_one_raises(monkeypatch):
+    now = [100.0]
+    monkeypatch.setattr("utils.interrupts.time.monotonic", lambda: now[0])
     with Interrupts() as interrupts:
         assert not interrupts.requested
         signal.raise_signal(signal.SIGTERM)
         assert interrupts.requested
+        signal.raise_signal(signal.SIGINT)  # the same Ctrl-C, passed on by a parent process
+        now[0] += 5
         with pytest.raises(KeyboardInterrupt):
             signal.raise_signal(signal.SIGINT)
+
+
+def test_a_training_step_never_waits_for_the_gpu(tmp_path, monkeypatch):
+    if not torch.cuda.is_available():
+        pytest.skip("needs a CUDA device")
+    device, run, detector = torch.device("cuda"), run_in(tmp_path), new_detector().cuda()
+    monkeypatch.setattr(training.LossLog, "write", lambda *_: 0.0)  # displays, and so waits
+    real = Optimisation.step
+
+    def step(self, loss):
+        real(self, loss)
+        torch.cuda.set_sync_debug_mode("error")  # from the second step on
+
+    monkeypatch.setattr(Optimisation, "step", step)
+    monkeypatch.setattr(training, "save_checkpoint", lambda *_: None)
+    try:
+        fit(detector, some_images(), None, run, options(), device, torch.bfloat16)
+    finally:
+        torch.cuda.set_sync_debug_mode("default")

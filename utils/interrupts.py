@@ -2,17 +2,24 @@
 
 import signal
 import threading
+import time
 from types import FrameType
+
+SAME = 1.0  # seconds: a terminal and a parent process may both pass on one Ctrl-C
 
 
 class Interrupts:
-    """Within the block, the first SIGINT or SIGTERM only sets `requested`; a second one raises.
+    """Within the block, the first SIGINT or SIGTERM only sets `requested`; a later one raises.
 
     Training can then stop where its state is whole, not in the middle of an optimiser's step.
     """
 
     def __init__(self):
-        self.requested = False
+        self.since: float | None = None
+
+    @property
+    def requested(self) -> bool:
+        return self.since is not None
 
     def __enter__(self) -> "Interrupts":
         self._former = {}
@@ -22,9 +29,11 @@ class Interrupts:
         return self
 
     def _handle(self, number: int, frame: FrameType | None) -> None:
-        if self.requested:
+        now = time.monotonic()
+        if self.since is None:
+            self.since = now
+        elif now - self.since > SAME:
             raise KeyboardInterrupt
-        self.requested = True
 
     def __exit__(self, *exception) -> None:
         for number, handler in self._former.items():

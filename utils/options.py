@@ -7,6 +7,7 @@ command line; the last one that speaks wins.
 import argparse
 import signal
 import sys
+import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -146,12 +147,18 @@ def report_faults(faults: list[str]) -> None:
         raise InputError("; ".join(faults))
 
 
+def print_warning(message: Warning | str, *_: object) -> None:
+    """Show a warning as one line, without the line of code that raised it."""
+    print(f"warning: {message}", file=sys.stderr)
+
+
 def run_command(main: Callable, get_parser: Callable[[], Parser]) -> int:
     """Run a script; return its exit code: 0 done, 1 failed, 2 input error, 130 interrupted.
 
     Errors are one line on stderr; a traceback only with --debug.
     """
     debug = "--debug" in sys.argv
+    warnings.showwarning = print_warning
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # what stops a job on a cluster
     try:
         return main(parse(get_parser())) or 0

@@ -193,7 +193,8 @@ def fit(
     try:
         with Interrupts() as interrupts:
             for step, views in zip(bar, streamed, strict=False):
-                batch = images[batch_indices(step, options.batch_size, len(images), seed)]
+                indices = batch_indices(step, options.batch_size, len(images), seed)
+                batch = torch.stack([images[i] for i in indices])  # a list as index would wait
                 jittered = jitter(batch, np.random.default_rng((seed, step)))
                 inputs = [batch, jittered]
                 if views is not None:
