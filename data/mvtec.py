@@ -67,7 +67,8 @@ def find_masks(folder: Path, stem: str) -> tuple[Path, ...]:
     """Return an image's masks: `<stem>/*` (LOCO), `<stem>_mask.*` (AD) or `<stem>.*`."""
     if (folder / stem).is_dir():
         return tuple(list_images(folder / stem))
-    names = [f"{name}{suffix}" for name in (f"{stem}_mask", stem) for suffix in IMAGE_SUFFIXES]
+    suffixes = [*IMAGE_SUFFIXES, *map(str.upper, IMAGE_SUFFIXES)]
+    names = [f"{name}{suffix}" for name in (f"{stem}_mask", stem) for suffix in suffixes]
     return next(((folder / name,) for name in names if (folder / name).is_file()), ())
 
 
@@ -83,6 +84,7 @@ def read_defects_config(folder: Path) -> list[dict]:
         ) from error
     except ValueError as error:
         raise InputError(f"{path} is not JSON: {error}") from error
-    if not isinstance(entries, list) or not all(needed <= set(entry) for entry in entries):
+    tabular = isinstance(entries, list) and all(isinstance(entry, dict) for entry in entries)
+    if not tabular or not all(needed <= set(entry) for entry in entries):
         raise InputError(f"{path} must list entries with {', '.join(sorted(needed))}")
     return entries

@@ -59,4 +59,8 @@ def read_split(root: Path) -> list[dict[str, str]]:
         reader = csv.DictReader(file)
         if not set(COLUMNS) <= set(reader.fieldnames or ()):
             raise InputError(f"{root / SPLIT} must have the columns {', '.join(COLUMNS)}")
-        return list(reader)
+        rows = list(reader)
+    for number, row in enumerate(rows, start=2):
+        if None in (row[column] for column in COLUMNS):
+            raise InputError(f"{root / SPLIT}: line {number}, of {row['object']}, is cut short")
+    return rows

@@ -82,19 +82,29 @@ class Detector(nn.Module):
         # One pass through each network for all inputs: fewer, larger operations.
         described, described_jittered = self.describe(torch.cat([image, jittered])).chunk(2)
         inputs = [image, jittered] if natural is None else [image, jittered, natural]
-        outputs = self.student(torch.cat(inputs)).float().split([len(i) for i in inputs])
+        shared = self.student[:-1](torch.cat(inputs)).split([len(i) for i in inputs])
         reconstructed = self.autoencoder(jittered).float()
 
-        as_teacher = outputs[0][:, :TEACHER_CHANNELS]
-        as_autoencoder = outputs[1][:, TEACHER_CHANNELS:]
+        as_teacher = self.half_of_student(shared[0], 0)
+        as_autoencoder = self.half_of_student(shared[1], 1)
         losses = {
             "hard": hard_feature_loss((described - as_teacher).square()),
             "autoencoder": F.mse_loss(reconstructed, described_jittered),
             "student_autoencoder": F.mse_loss(as_autoencoder, reconstructed),
         }
         if natural is not None:
-            losses["penalty"] = outputs[2][:, :TEACHER_CHANNELS].square().mean()
+            losses["penalty"] = self.half_of_student(shared[2], 0).square().mean()
         return losses
+
+    def half_of_student(self, features: torch.Tensor, half: int) -> torch.Tensor:
+        """Return the student's channels that imitate the teacher (0) or the autoencoder (1).
+
+        The input of its last layer, (N, c, h', w') -> (N, C, h, w) float32. A loss needs one half,
+        and in the small student the last layer is a third of the work.
+        """
+        last = self.student[-1]
+        weight, bias = (p.chunk(2)[half] for p in (last.weight, last.bias))
+        return F.conv2d(features, weight, bias).float()
 
     @torch.no_grad()
     def maps(self, image: torch.Tensor) -> Maps:

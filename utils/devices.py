@@ -49,7 +49,9 @@ def pick_precision(options: argparse.Namespace, device: torch.device) -> torch.d
     if device.type == "cuda":
         native = torch.cuda.get_device_capability(device) >= (8, 0)
     else:
-        native = device.type == "cpu" and torch.cpu._is_amx_tile_supported()
+        # AVX-512 BF16 or AMX instructions; without them bf16 is emulated, slower than fp32
+        kinds = (torch.cpu._is_avx512_bf16_supported, torch.cpu._is_amx_tile_supported)
+        native = device.type == "cpu" and any(kind() for kind in kinds)
     return torch.bfloat16 if native else torch.float32
 
 

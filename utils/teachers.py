@@ -5,7 +5,6 @@ import re
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import nn
 
@@ -14,12 +13,19 @@ from models.pdn import PDNS, TEACHER_CHANNELS
 from utils.files import save_tensors
 
 SHIPPED = Path(__file__).resolve().parent.parent / "models" / "weights"
+MAGIC = (b"PK", b"\x80")  # of PyTorch's files: a zip archive, or before 1.6 a pickle
 WRAPPERS = ("state_dict", "model_state_dict", "model", "teacher")
 
 
 def default_teacher(model_size: str) -> Path:
     """Return where the teacher of `model_size` ships, or where pretrain.py puts it."""
     return SHIPPED / f"teacher_{model_size}.safetensors"
+
+
+def first_bytes(path: Path) -> bytes:
+    """Return the two bytes that tell a file's format."""
+    with path.open("rb") as file:
+        return file.read(2)
 
 
 def read_state_dict(path: Path) -> dict[str, torch.Tensor]:
@@ -30,6 +36,8 @@ def read_state_dict(path: Path) -> dict[str, torch.Tensor]:
     try:
         if path.suffix == ".safetensors":
             return load_file(path)
+        if not first_bytes(path).startswith(MAGIC):
+            raise ValueError("it is not in PyTorch's format")
         content = torch.load(path, map_location="cpu", weights_only=True)
     except FileNotFoundError as error:
         raise InputError(f"there is no weights file {path}") from error
@@ -38,11 +46,13 @@ def read_state_dict(path: Path) -> dict[str, torch.Tensor]:
             f"{path} is refused: it is a pickled Python object (a whole module), and unpickling "
             "runs any code inside; load it where you trust it and save its state_dict()"
         ) from error
-    except (OSError, RuntimeError, EOFError, SafetensorError, ValueError) as error:
+    except Exception as error:  # a cut pickle fails in any way: IndexError, struct.error, ...
         raise InputError(f"{path} is damaged or no weights file: {error}") from error
     while isinstance(content, dict) and (key := next((k for k in WRAPPERS if k in content), None)):
         content = content[key]
-    if not isinstance(content, dict) or not all(torch.is_tensor(v) for v in content.values()):
+    if not isinstance(content, dict) or not all(
+        isinstance(key, str) and torch.is_tensor(value) for key, value in content.items()
+    ):
         raise InputError(f"{path} holds no state dict: save the teacher's state_dict() in it")
     return content
 

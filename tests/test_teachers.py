@@ -1,0 +1,349 @@
+"""Reading teachers from every published layout, refusing the rest, writing ours."""
+
+import json
+import random
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors import safe_open
+from safetensors.torch import load_file, save_file
+from torch import nn
+
+from data.samples import InputError
+from models.pdn import PDNS, pdn_medium, pdn_small
+from utils.files import read_about, save_tensors, written_aside
+from utils.teachers import default_teacher, load_teacher, save_teacher
+
+MEDIUM_LAYERS = (0, 3, 6, 8, 10, 12)  # places of the convolutions in the Sequential
+SMALL_LAYERS = (0, 3, 6, 8)
+LAYERS = {"small": SMALL_LAYERS, "medium": MEDIUM_LAYERS}
+IMAGE = torch.randn(1, 3, 41, 37, generator=torch.Generator().manual_seed(8))
+
+
+@pytest.fixture(scope="module")
+def teachers() -> dict[str, nn.Sequential]:
+    torch.manual_seed(6)
+    return {size: build().eval() for size, build in PDNS.items()}
+
+
+@pytest.fixture
+def small(teachers) -> dict[str, torch.Tensor]:
+    return dict(teachers["small"].state_dict())
+
+
+def plain(state: dict, size: str) -> dict:
+    return state
+
+
+def behind_pdn(state: dict, size: str) -> dict:
+    return {f"pdn.{key}": tensor for key, tensor in state.items()}
+
+
+def named(state: dict, size: str) -> dict:
+    number = {str(layer): i + 1 for i, layer in enumerate(LAYERS[size])}
+    parts = {key: key.split(".") for key in state}
+    return {f"conv{number[parts[k][0]]}.{parts[k][1]}": tensor for k, tensor in state.items()}
+
+
+def wrapped(state: dict, size: str) -> dict:
+    return {"epoch": 3, "state_dict": state, "loss": 0.5}
+
+
+def twice_wrapped(state: dict, size: str) -> dict:
+    return {"model": {"state_dict": behind_pdn(state, size)}, "step": 4}
+
+
+def shuffled(state: dict, size: str) -> dict:
+    keys = list(state)
+    random.Random(4).shuffle(keys)
+    assert keys != list(state)
+    return {key: state[key] for key in keys}
+
+
+def sorted_as_strings(state: dict, size: str) -> dict:
+    keys = sorted(state)
+    assert size == "small" or keys.index("10.weight") < keys.index("3.weight")
+    return {key: state[key] for key in keys}
+
+
+LAYOUTS = [plain, behind_pdn, named, wrapped, twice_wrapped, shuffled, sorted_as_strings]
+
+
+@torch.no_grad()
+def assert_same_teacher(found: nn.Module, expected: nn.Module) -> None:
+    assert torch.equal(found(IMAGE), expected(IMAGE))
+    assert not found.training
+    assert not any(parameter.requires_grad for parameter in found.parameters())
+
+
+def refusal(path: Path, model_size: str | None = None) -> str:
+    """Return the one line with which a file is refused."""
+    with pytest.raises(InputError) as caught:
+        load_teacher(path, model_size)
+    message = str(caught.value)
+    assert str(path) in message
+    assert "\n" not in message.strip()
+    return message
+
+
+# Published layouts
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_a_small_teacher_is_read_from_every_published_layout(teachers, small, tmp_path, layout):
+    torch.save(layout(small, "small"), tmp_path / "teacher.pth")
+    teacher, size = load_teacher(tmp_path / "teacher.pth")
+    assert size == "small"
+    assert_same_teacher(teacher, teachers["small"])
+
+
+@pytest.mark.parametrize("layout", [plain, named, shuffled, sorted_as_strings])
+def test_a_medium_teacher_with_its_two_digit_layers_is_read(teachers, tmp_path, layout):
+    state = dict(teachers["medium"].state_dict())
+    assert "10.weight" in state
+    torch.save(layout(state, "medium"), tmp_path / "teacher.pth")
+    teacher, size = load_teacher(tmp_path / "teacher.pth", "medium")
+    assert size == "medium"
+    assert_same_teacher(teacher, teachers["medium"])
+
+
+@pytest.mark.parametrize("size", ["small", "medium"])
+def test_a_safetensors_teacher_is_read(teachers, tmp_path, size):
+    state = behind_pdn(teachers[size].state_dict(), size)
+    save_file(state, tmp_path / "teacher.safetensors")
+    teacher, found = load_teacher(tmp_path / "teacher.safetensors")
+    assert found == size
+    assert_same_teacher(teacher, teachers[size])
+
+
+def test_the_old_pytorch_format_is_read(teachers, small, tmp_path):
+    path = tmp_path / "teacher.pth"
+    torch.save(small, path, _use_new_zipfile_serialization=False)
+    assert_same_teacher(load_teacher(path)[0], teachers["small"])
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])
+def test_other_precisions_are_read_as_float32(small, tmp_path, dtype):
+    torch.save({key: t.to(dtype) for key, t in small.items()}, tmp_path / "teacher.pth")
+    expected = pdn_small()
+    expected.load_state_dict({key: t.to(dtype).float() for key, t in small.items()})
+    teacher, _ = load_teacher(tmp_path / "teacher.pth")
+    assert {p.dtype for p in teacher.parameters()} == {torch.float32}
+    assert_same_teacher(teacher, expected)
+
+
+# Refusals
+
+
+class Trap:
+    """Writes a file when it is unpickled."""
+
+    def __init__(self, marker: Path):
+        self.marker = marker
+
+    def __reduce__(self):
+        return open, (str(self.marker), "w")
+
+
+def test_a_pickled_module_is_refused_with_the_reason(tmp_path):
+    torch.save(pdn_small(8), tmp_path / "teacher.pth")
+    message = refusal(tmp_path / "teacher.pth")
+    assert "pickled" in message
+    assert "state_dict" in message
+
+
+@pytest.mark.parametrize("zipped", [True, False])
+def test_no_code_in_a_pickle_is_run(small, tmp_path, zipped):
+    path, marker = tmp_path / "teacher.pth", tmp_path / "ran"
+    content = {**small, "trap": Trap(marker)}
+    torch.save(content, path, _use_new_zipfile_serialization=zipped)
+    assert "pickled" in refusal(path)
+    assert not marker.exists()
+    torch.load(path, weights_only=False)["trap"].close()
+    assert marker.exists()  # so the trap would have worked
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["<!DOCTYPE html>\n<html>404</html>", "version https://git-lfs.github.com/spec/v1\n"],
+    ids=["a web page", "a Git LFS pointer"],
+)
+def test_a_text_under_a_teachers_name_is_not_called_a_module(tmp_path, text):
+    (tmp_path / "teacher.pth").write_text(text)
+    assert "module" not in refusal(tmp_path / "teacher.pth")
+
+
+@pytest.mark.parametrize("suffix", [".pth", ".safetensors"])
+def test_a_missing_file_is_named(tmp_path, suffix):
+    assert "no weights file" in refusal(tmp_path / f"teacher{suffix}")
+
+
+@pytest.mark.parametrize("kind", ["zipped", "old", "safetensors"])
+def test_a_file_cut_anywhere_is_named(tmp_path, kind):
+    suffix = ".safetensors" if kind == "safetensors" else ".pth"
+    whole, cut = tmp_path / f"whole{suffix}", tmp_path / f"cut{suffix}"
+    state = {"0.weight": torch.randn(3, 2), "0.bias": torch.randn(3)}
+    if kind == "safetensors":
+        save_file(state, whole)
+    else:
+        torch.save(state, whole, _use_new_zipfile_serialization=kind == "zipped")
+    content = whole.read_bytes()
+    for length in range(0, len(content), 5):
+        cut.write_bytes(content[:length])
+        refusal(cut)
+
+
+def test_a_real_teacher_cut_in_the_middle_is_called_damaged(small, tmp_path):
+    path = tmp_path / "teacher.pth"
+    torch.save(small, path)
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+    assert "damaged" in refusal(path)
+
+
+def dropped(state: dict) -> dict:
+    return {key: t for key, t in state.items() if not key.startswith("8.")}
+
+
+def widened(state: dict) -> dict:
+    return {**state, "8.weight": torch.zeros(100, 256, 4, 4), "8.bias": torch.zeros(100)}
+
+
+def with_one_more(state: dict) -> dict:
+    return {**state, "10.weight": torch.zeros(384, 384, 1, 1), "10.bias": torch.zeros(384)}
+
+
+def a_student(state: dict) -> dict:
+    return dict(pdn_small(768).state_dict())
+
+
+@pytest.mark.parametrize("change", [dropped, widened, with_one_more, a_student, lambda state: {}])
+def test_other_shapes_are_refused(small, tmp_path, change):
+    torch.save(change(small), tmp_path / "teacher.pth")
+    assert "384" in refusal(tmp_path / "teacher.pth")
+
+
+@pytest.mark.parametrize("content", [[1, 2], {"state_dict": 3}, {"epoch": 1}, torch.zeros(3)])
+def test_a_file_without_a_state_dict_is_refused(tmp_path, content):
+    torch.save(content, tmp_path / "teacher.pth")
+    assert "state dict" in refusal(tmp_path / "teacher.pth")
+
+
+def test_tensors_under_numbers_are_refused(tmp_path):
+    torch.save({0: torch.zeros(3), 1: torch.zeros(3)}, tmp_path / "teacher.pth")
+    refusal(tmp_path / "teacher.pth")
+
+
+@pytest.mark.parametrize(("there", "asked"), [("small", "medium"), ("medium", "small")])
+def test_a_teacher_of_the_other_size_names_both_ways_out(teachers, tmp_path, there, asked):
+    path = tmp_path / "teacher.safetensors"
+    save_file(dict(teachers[there].state_dict()), path)
+    message = refusal(path, asked)
+    assert f"--model_size {there}" in message
+    assert "--weights" in message
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_weights_that_are_not_finite_are_refused(small, tmp_path, value):
+    broken = small["3.weight"].clone()
+    broken[7, 5, 1, 2] = value
+    torch.save({**small, "3.weight": broken}, tmp_path / "teacher.pth")
+    assert "finite" in refusal(tmp_path / "teacher.pth")
+
+
+# Ours
+
+
+def test_a_saved_teacher_is_read_back_in_half_precision(teachers, small, tmp_path):
+    path = tmp_path / "deep" / "teacher.safetensors"
+    save_teacher(teachers["small"], path, {"steps": 5})
+    stored = load_file(path)
+    assert stored.keys() == small.keys()
+    assert {tensor.dtype for tensor in stored.values()} == {torch.float16}
+    expected = pdn_small()
+    expected.load_state_dict({key: t.half().float() for key, t in small.items()})
+    teacher, size = load_teacher(path)
+    assert size == "small"
+    assert_same_teacher(teacher, expected)
+    half_a_step = 2**-11  # of float16's 11 significant bits, relative to each weight
+    for key, tensor in teacher.state_dict().items():
+        assert ((tensor - small[key]).abs() <= half_a_step * small[key].abs() + 2**-25).all()
+
+
+def test_the_recipe_is_kept_beside_the_weights(teachers, tmp_path):
+    path, recipe = tmp_path / "teacher.safetensors", {"steps": 5, "backbone": "vgg16", "lr": 1e-4}
+    save_teacher(teachers["small"], path, recipe)
+    assert read_about(path) == recipe
+    with safe_open(path, framework="pt") as file:
+        assert [json.loads(value) for value in file.metadata().values()] == [recipe]
+
+
+def test_a_foreign_file_tells_no_recipe(small, tmp_path):
+    save_file(small, tmp_path / "teacher.safetensors")
+    with pytest.raises(KeyError):
+        read_about(tmp_path / "teacher.safetensors")
+
+
+def test_equal_teachers_are_equal_files(teachers, tmp_path):
+    recipe = {"steps": 5, "b": [1, 2], "a": "x"}
+    paths = [tmp_path / "a.safetensors", tmp_path / "b.safetensors"]
+    for path in paths:
+        save_teacher(teachers["small"], path, recipe)
+    assert paths[0].read_bytes() == paths[1].read_bytes()
+
+
+def test_views_and_transposes_are_saved_as_they_look(tmp_path):
+    whole = torch.arange(12.0).view(3, 4)
+    save_tensors({"t": whole.T, "part": whole[1:, 2:]}, tmp_path / "a.safetensors", {})
+    stored = load_file(tmp_path / "a.safetensors")
+    assert stored["t"].tolist() == [[0, 4, 8], [1, 5, 9], [2, 6, 10], [3, 7, 11]]
+    assert stored["part"].tolist() == [[6, 7], [10, 11]]
+
+
+def test_a_shipped_teacher_is_one_of_its_size():
+    shipped = [size for size in PDNS if default_teacher(size).is_file()]
+    if not shipped:
+        pytest.skip("no teacher is shipped with this checkout")
+    for size in shipped:
+        teacher, found = load_teacher(default_teacher(size))
+        assert found == size
+        assert teacher(IMAGE).std() > 0
+
+
+def test_a_medium_teacher_has_six_layers():
+    convolutions = [i for i, m in enumerate(pdn_medium()) if isinstance(m, nn.Conv2d)]
+    assert tuple(convolutions) == MEDIUM_LAYERS
+
+
+# Files
+
+
+def test_a_file_takes_its_place_when_its_block_is_done(tmp_path):
+    path = tmp_path / "new" / "a.txt"
+    with written_aside(path) as aside:
+        aside.write_text("one")
+        assert aside.parent == path.parent  # so that renaming is one step
+        assert not path.exists()
+    assert path.read_text() == "one"
+    assert list(path.parent.iterdir()) == [path]
+
+
+@pytest.mark.parametrize("fault", [OSError, KeyboardInterrupt])
+def test_the_old_file_survives_a_failure(tmp_path, fault):
+    path = tmp_path / "a.txt"
+    path.write_text("old")
+    with pytest.raises(fault), written_aside(path) as aside:
+        aside.write_text("half of the new")
+        raise fault
+    assert path.read_text() == "old"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_a_teacher_that_cannot_be_written_leaves_the_old_one(teachers, tmp_path):
+    path = tmp_path / "teacher.safetensors"
+    save_teacher(teachers["small"], path, {"steps": 1})
+    before = path.read_bytes()
+    with pytest.raises(TypeError):
+        save_teacher(teachers["small"], path, {"steps": {1, 2}})
+    assert path.read_bytes() == before
+    assert list(tmp_path.iterdir()) == [path]
