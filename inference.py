@@ -7,7 +7,7 @@ from pathlib import Path
 from data.catalog import DATASETS, find_root, read_category
 from data.samples import Category, InputError
 from utils.devices import pick_device
-from utils.evaluation import evaluate, measure, read_maps
+from utils.evaluation import check_maps, evaluate, measure
 from utils.options import Parser, add_dataset_options, add_machine_options, run_command
 from utils.runs import Run, find_runs
 from utils.tables import FORMATS, print_tables, write_csv
@@ -88,7 +88,9 @@ def evaluate_run(run: Run, options: argparse.Namespace) -> dict:
     """Return the metrics of one run, of its detector or of the maps in --maps_dir."""
     category = load_category(run, options)
     if options.maps_dir:
-        return measure(category, read_maps(category, maps_folder(options.maps_dir, run)))
+        folder = maps_folder(options.maps_dir, run)
+        check_maps(category, folder)
+        return measure(category, folder, options.workers)
     device = pick_device(options)
     detector, size = run.load_detector(device)
     metrics = evaluate(run, detector, category, size, device, options, not options.no_maps)

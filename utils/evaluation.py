@@ -1,11 +1,11 @@
 """Score a test set: maps on disk, metrics, timings."""
 
 import argparse
+import contextlib
 import json
 import platform
 import time
 from collections import defaultdict
-from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -20,21 +20,15 @@ from models.detector import Detector
 from utils import metrics
 from utils.devices import synchronise
 from utils.files import written_aside
-from utils.localization import (
-    PRO_LIMIT,
-    SPRO_LIMITS,
-    PixelScores,
-    area_under,
-    channels,
-    components,
-    pixel_auroc,
-    spro_curve,
-)
+from utils.ground_truth import Region, channels, components
+from utils.localization import CURVE_ERROR, PRO_LIMIT, SPRO_LIMITS, Localization, localize
 from utils.runs import Run
 
 LOCO_SUBSETS = ("logical_anomalies", "structural_anomalies")
 
-Scored = tuple[Sample, float, np.ndarray]  # sample, image score, map float32 (H, W)
+POOLED = "all"  # the subset of all images
+
+Pixels = dict[str, Localization | None]  # subset -> its pixel metrics
 
 
 def map_path(folder: Path, sample: Sample) -> Path:
@@ -42,95 +36,128 @@ def map_path(folder: Path, sample: Sample) -> Path:
     return folder / "test" / sample.defect / f"{sample.image.stem}.tiff"
 
 
-def score_test_set(
+def write_maps(
     detector: Detector,
     category: Category,
     size: Size,
     device: torch.device,
     workers: int,
-    seconds: list[float],
-) -> Iterator[Scored]:
-    """Score every test image; append to `seconds` what the detector took for each batch."""
+    folder: Path,
+) -> float:
+    """Write the map of every test image, float32 TIFF at the image's size, into `folder`.
+
+    Returns the seconds that the detector took for an image.
+    """
     detector.eval()
-    samples = iter(category.test)
+    seconds, samples = 0.0, iter(category.test)
     paths = [sample.image for sample in category.test]
     for batch, original in image_batches(paths, size, workers, f"scoring {category.name}"):
         begun = time.perf_counter()
-        scores, maps = detector.score(normalise(batch.to(device)), original)
+        _, maps = detector.score(normalise(batch.to(device)), original)
         synchronise(device)
-        seconds.append(time.perf_counter() - begun)
-        maps = maps.cpu().numpy()
-        yield from zip((next(samples) for _ in maps), scores.tolist(), maps, strict=True)
+        seconds += time.perf_counter() - begun
+        for scores in maps.cpu().numpy():
+            with written_aside(map_path(folder, next(samples))) as aside:
+                tifffile.imwrite(aside, scores)
+    return seconds / len(paths)
 
 
-def write_maps(scored: Iterable[Scored], folder: Path) -> Iterator[Scored]:
-    """Pass on what is scored after writing its map as float32 TIFF."""
-    for sample, score, scores in scored:
-        with written_aside(map_path(folder, sample)) as aside:
-            tifffile.imwrite(aside, scores)
-        yield sample, score, scores
+def read_map(folder: Path, sample: Sample) -> np.ndarray:
+    """Read a sample's map, float32 (H, W), as large as its image.
 
-
-def read_maps(category: Category, folder: Path) -> Iterator[Scored]:
-    """Read maps that somebody else made, of the images' size; the score is the maximum.
-
-    Raises InputError naming a map that is missing, unreadable or of another size.
+    Raises InputError naming a map that is missing, unreadable, of another size, or not finite.
     """
-    for sample in category.test:
-        path = map_path(folder, sample)
-        path = path if path.exists() else path.with_suffix(".tif")
-        with Image.open(sample.image) as image:
-            size = (image.height, image.width)
-        try:
-            scores = tifffile.imread(path).astype(np.float32, copy=False)
-        except FileNotFoundError as error:
-            raise InputError(f"there is no map {path.with_suffix('.tiff')}") from error
-        except (OSError, ValueError, tifffile.TiffFileError) as error:
-            raise InputError(f"cannot read the map {path}: {error}") from error
-        if scores.shape != size:
-            raise InputError(f"the map {path} is {scores.shape} but its image is {size}")
-        if not np.isfinite(scores).all():
-            raise InputError(f"the map {path} holds values that are not finite numbers")
-        yield sample, float(scores.max()), scores
+    path = map_path(folder, sample)
+    path = path if path.exists() else path.with_suffix(".tif")
+    try:
+        scores = tifffile.imread(path).astype(np.float32, copy=False)
+    except FileNotFoundError as error:
+        raise InputError(f"there is no map {path.with_suffix('.tiff')}") from error
+    except (OSError, ValueError, tifffile.TiffFileError) as error:
+        raise InputError(f"cannot read the map {path}: {error}") from error
+    with Image.open(sample.image) as image:
+        size = (image.height, image.width)
+    if scores.shape != size:
+        raise InputError(f"the map {path} is {scores.shape} but its image is {size}")
+    if not np.isfinite(scores).all():
+        raise InputError(f"the map {path} holds values that are not finite numbers")
+    return scores
 
 
-def measure(category: Category, scored: Iterable[Scored]) -> dict:
-    """Return a category's metrics: the nested dict of DESIGN's metrics file, without timings.
+def check_maps(category: Category, folder: Path) -> None:
+    """Raise InputError naming a map without its image: then the maps are of another test set."""
+    known = {map_path(folder, sample).with_suffix("") for sample in category.test}
+    for path in sorted((folder / "test").glob("*/*.tif*")):
+        if path.with_suffix("") not in known:
+            raise InputError(f"{path} is the map of no test image of {category.name}: remove it")
 
-    With a defects_config it is LOCO's, by sPRO; otherwise MVTec AD's, by AU-PRO.
+
+def measure(category: Category, folder: Path, workers: int) -> dict:
+    """Return the metrics of the maps in `folder`: DESIGN's metrics file, without timings.
+
+    With a defects_config they are LOCO's, by sPRO, otherwise MVTec AD's, by AU-PRO. An image's
+    score is its map's maximum. Raises InputError for a bad map or mask.
     """
-    scores: dict[str, list[float]] = defaultdict(list)
-    pixels: dict[str, PixelScores] = defaultdict(PixelScores)
-    has_masks = any(sample.masks for sample in category.test)
-    for sample, score, anomaly_map in scored:
-        scores[sample.defect].append(score)
-        if has_masks:
-            pixels[sample.defect].add(anomaly_map, regions_of(sample, anomaly_map.shape, category))
+    samples, loco = category.test, category.defects_config is not None
+    maxima = [0.0] * len(samples)
+
+    def read(index: int) -> np.ndarray:
+        anomaly_map = read_map(folder, samples[index])
+        maxima[index] = float(anomaly_map.max())
+        return anomaly_map
+
+    def regions(index: int) -> list[Region]:
+        return regions_of(samples[index], category)
+
+    groups = [sample.defect for sample in samples]
+    defects = sorted(set(groups) - {GOOD})
+    subsets = {defect: (GOOD, defect) for defect in defects} | {POOLED: (GOOD, *defects)}
+    limits = SPRO_LIMITS if loco else (PRO_LIMIT,)
+    what = f"measuring {category.name}"
+    pixels = localize(read, regions, groups, subsets, limits, workers, what)
+    scores = defaultdict(list)
+    for group, maximum in zip(groups, maxima, strict=True):
+        scores[group].append(maximum)
     common = common_metrics(scores, pixels)
-    if category.defects_config is None:
-        au_pro = area_under(spro_curve(PixelScores.merged(pixels.values())), PRO_LIMIT)
-        return {"classification_au_roc": common["auroc_pooled"], "au_pro": au_pro, "glae": common}
-    return loco_metrics(scores, pixels) | {"glae": common}
+    if loco:
+        return loco_metrics(scores, pixels) | {"glae": common}
+    areas = {subset: area_of(pixels, subset, PRO_LIMIT) for subset in subsets}
+    main = {"classification_au_roc": common["auroc_pooled"], "au_pro": areas.pop(POOLED)}
+    return main | {"glae": common | {"au_pro_by_defect": areas}}
 
 
-def regions_of(sample: Sample, size: Size, category: Category) -> list:
+def regions_of(sample: Sample, category: Category) -> list[Region]:
     """Return the regions that PRO, or with a defects_config sPRO, averages over."""
+    if not sample.masks:
+        return []
+    with Image.open(sample.image) as image:
+        size = (image.height, image.width)
     if category.defects_config is None:
         return components(sample.masks, size)
     return channels(sample.masks, size, category.defects_config)
 
 
-def common_metrics(scores: dict[str, list[float]], pixels: dict[str, PixelScores]) -> dict:
+def area_of(pixels: Pixels, subset: str, limit: float) -> float | None:
+    """Return a subset's area under (s)PRO up to `limit`; None when it has none."""
+    found = pixels.get(subset)
+    return found and found.areas[limit]
+
+
+def common_metrics(scores: dict[str, list[float]], pixels: Pixels) -> dict:
     """Return the metrics that every dataset has; the anomalies of all kinds are pooled."""
     labels = [int(defect != GOOD) for defect in scores for _ in scores[defect]]
     values = [score for group in scores.values() for score in group]
     defects = sorted(defect for defect in scores if defect != GOOD)
+    aurocs = {subset: found and found.pixel_auroc for subset, found in pixels.items()}
     return {
         "auroc_pooled": metrics.auroc(labels, values),
         "average_precision": metrics.average_precision(labels, values),
         "f1_max": metrics.f1_max(labels, values),
-        "pixel_auroc": pixel_auroc(PixelScores.merged(pixels.values())),
+        "pixel_auroc": aurocs.pop(POOLED),
         "auroc_by_defect": {defect: against_good(scores, defect) for defect in defects},
+        "pixel_auroc_by_defect": aurocs,
+        "curves": {subset: found and found.curve for subset, found in pixels.items()},
+        "curve_error": CURVE_ERROR,
     }
 
 
@@ -140,14 +167,13 @@ def against_good(scores: dict[str, list[float]], defect: str) -> float | None:
     return metrics.auroc([0] * len(good) + [1] * len(bad), good + bad)
 
 
-def loco_metrics(scores: dict[str, list[float]], pixels: dict[str, PixelScores]) -> dict:
+def loco_metrics(scores: dict[str, list[float]], pixels: Pixels) -> dict:
     """Return LOCO's metrics under the key names of its own evaluation script."""
-    classification, localization = {}, {}
-    for subset in LOCO_SUBSETS:
-        classification[subset] = against_good(scores, subset)
-        groups = [pixels[name] for name in (GOOD, subset) if name in pixels]
-        curve = spro_curve(PixelScores.merged(groups)) if subset in pixels else None
-        localization[subset] = {str(limit): area_under(curve, limit) for limit in SPRO_LIMITS}
+    classification = {subset: against_good(scores, subset) for subset in LOCO_SUBSETS}
+    localization = {
+        subset: {str(limit): area_of(pixels, subset, limit) for limit in SPRO_LIMITS}
+        for subset in LOCO_SUBSETS
+    }
     classification["mean"] = metrics.mean([classification[subset] for subset in LOCO_SUBSETS])
     localization["mean"] = {
         str(limit): metrics.mean([localization[subset][str(limit)] for subset in LOCO_SUBSETS])
@@ -173,9 +199,10 @@ def evaluate(
     `options` are the run's `seed` and how many `workers` decode. Raises InputError for a bad image
     or mask.
     """
-    begun, seconds = time.perf_counter(), []
-    scored = score_test_set(detector, category, size, device, options.workers, seconds)
-    result = measure(category, write_maps(scored, run.maps_folder) if save_maps else scored)
+    begun, workers = time.perf_counter(), options.workers
+    with contextlib.nullcontext(run.maps_folder) if save_maps else run.scratch() as maps:
+        seconds = write_maps(detector, category, size, device, workers, maps)
+        result = measure(category, maps, workers)
     splits = {"train": category.train, "validation": category.validation, "test": category.test}
     result["glae"] |= {
         "counts": {name: len(samples) for name, samples in splits.items()},
@@ -183,7 +210,7 @@ def evaluate(
         "seconds": {
             "training": run.read_training_seconds(),
             "evaluation": time.perf_counter() - begun,
-            "scoring_per_image": sum(seconds) / len(category.test),
+            "scoring_per_image": seconds,
         },
         "versions": versions(),
         "seed": options.seed,

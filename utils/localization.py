@@ -1,175 +1,165 @@
-"""Pixel-level metrics: pixel AUROC, PRO and sPRO, exact.
+"""Pixel-level metrics of any set of anomaly maps: pixel AUROC, PRO and sPRO, exact and streamed.
 
-Curves run over every distinct score, without sampled thresholds or histograms. PRO and sPRO
-differ only in what a region is and when it counts as found: PRO's regions are the connected
-components of a mask and must be covered whole; sPRO's are the channels of LOCO's ground truth,
-and a saturation area is enough. Sources: Bergmann et al., MVTec AD (IJCV 2021), section 5.3;
-Bergmann et al., MVTec LOCO AD (IJCV 2022), section 4.
+One mechanism for the three. A region pixel that is found raises a curve over the false positive
+rate by its gain: for PRO and sPRO by 1 / (saturation * regions) if it is among its region's first
+`saturation` pixels, for pixel AUROC by 1 / pixels. It does so where the rate is that of its own
+score, so the area up to a limit is the sum of
+
+    gain * (limit - FPR(score))    over the pixels with FPR(score) < limit,
+
+over all scores, without a list of thresholds. Pixels and negatives of one score are found together:
+the curve is a straight line between the rates above and at that score, as in scikit-learn's ROC.
 """
 
-from collections.abc import Iterable
-from dataclasses import dataclass, field
-from pathlib import Path
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
-import cv2
 import numpy as np
-from PIL import Image
-from scipy.integrate import trapezoid
 
-from data.samples import InputError
+from utils.pixels import PixelCounts, ReadMap, ReadRegions, Settled
 
 SPRO_LIMITS = (0.01, 0.05, 0.1, 0.3, 1.0)  # false positive rates up to which sPRO is integrated
 PRO_LIMIT = 0.3
+CURVE_POINTS = 500
+COARSE = 2 / (CURVE_POINTS - 2)  # steps of FPR + (s)PRO, which go from 0 to 2 in all
+FINE = COARSE / 16
+CURVE_ERROR = COARSE + FINE
 
-# What drops an alpha channel; grey, palette and 16-bit values stay as they are.
-MASK_MODES = {"RGBA": "RGB", "CMYK": "RGB", "LA": "L", "1": "L"}
 
-Region = tuple[np.ndarray, int]  # bool mask (H, W), saturation area in pixels
+@dataclass(frozen=True)
+class Localization:
+    """The pixel metrics of a subset of the images.
+
+    `areas` maps a limit to the area under the (s)PRO curve up to it, divided by it. `curve` holds
+    at most CURVE_POINTS of the exact curve's points (FPR, mean (s)PRO), both rising; the straight
+    lines between them stay within CURVE_ERROR of it, in FPR and (s)PRO together.
+    """
+
+    pixel_auroc: float
+    areas: dict[float, float]
+    curve: list[tuple[float, float]]
+
+
+def localize(
+    read_map: ReadMap,
+    read_regions: ReadRegions,
+    groups: Sequence[str],
+    subsets: Mapping[str, Sequence[str]],
+    limits: Sequence[float],
+    workers: int,
+    what: str = "pixel metrics",
+) -> dict[str, Localization | None]:
+    """Return the pixel metrics of each subset; None for one without regions or negatives.
+
+    `groups` names the group of each image, `subsets` the groups of each subset. Its negatives are
+    the pixels of their images outside of all regions. `read_map` and `read_regions` take an
+    image's number and are called from `workers` threads, `read_map` once for each pass. Held in
+    memory are 0.4 GiB of negatives and 12 bytes for each region pixel.
+    """
+    names = list(dict.fromkeys(groups))
+    pixels = PixelCounts(read_map, read_regions, [names.index(group) for group in groups])
+    members = {name: [names.index(g) for g in of if g in names] for name, of in subsets.items()}
+
+    different = {tuple(of) for of in members.values()}  # a single defect is all there is
+
+    def sums(settled: Settled) -> dict[tuple[int, ...], Sums | None]:
+        return {of: Sums.of(settled, pixels, list(of), limits) for of in different}
+
+    parts = list(pixels.settle(sums, workers, what))
+    joined = {of: _join([part[of] for part in parts]) for of in different}
+    return {name: joined[tuple(of)] for name, of in members.items()}
 
 
 @dataclass
-class PixelScores:
-    """The scores of a set of images' pixels, by what they are.
+class Sums:
+    """What some of the region pixels add to a subset's metrics. `curve` begins at height 0."""
 
-    `negatives` and `positives` are float32 arrays of any length; a pixel of two regions is in
-    `positives` once and in `regions` twice. A region is its pixels' scores and its saturation.
-    """
-
-    negatives: list[np.ndarray] = field(default_factory=list)
-    positives: list[np.ndarray] = field(default_factory=list)
-    regions: list[tuple[np.ndarray, int]] = field(default_factory=list)
-
-    def add(self, scores: np.ndarray, regions: Iterable[Region]) -> None:
-        """Take in one image's map, float32 (H, W), and the regions of its ground truth."""
-        union = np.zeros(scores.shape, bool)
-        for mask, saturation in regions:
-            union |= mask
-            self.regions.append((scores[mask], saturation))
-        self.negatives.append(scores[~union])
-        self.positives.append(scores[union])
+    pixel_auroc: float
+    areas: dict[float, float]
+    curve: np.ndarray  # (points, 2): FPR, (s)PRO
+    height: float
 
     @staticmethod
-    def merged(parts: Iterable["PixelScores"]) -> "PixelScores":
-        """Return several sets as one, without copying their pixels."""
-        whole = PixelScores()
-        for part in parts:
-            whole.negatives += part.negatives
-            whole.positives += part.positives
-            whole.regions += part.regions
-        return whole
-
-
-def pixel_auroc(pixels: PixelScores) -> float | None:
-    """Return the pixel AUROC: the chance that a defect's pixel outscores a normal one, ties half.
-
-    None unless there are pixels of both kinds.
-    """
-    negatives, positives = _sorted(pixels.negatives), _sorted(pixels.positives)
-    if not len(negatives) or not len(positives):
-        return None
-    below = np.searchsorted(negatives, positives, "left")
-    not_above = np.searchsorted(negatives, positives, "right")
-    wins = (below.sum(dtype=np.float64) + not_above.sum(dtype=np.float64)) / 2
-    return float(wins / (len(negatives) * len(positives)))
-
-
-def spro_curve(pixels: PixelScores) -> tuple[np.ndarray, np.ndarray] | None:
-    """Return (false positive rates, mean sPRO) from (0, 0) to (1, 1), both rising.
-
-    sPRO changes only at a region's scores, so two points for each of these, just before and at
-    it, hold the whole curve. A region's sPRO min(found / saturation, 1) is the sum of 1 /
-    saturation over its `saturation` best pixels. None without negatives or regions.
-    """
-    negatives = _sorted(pixels.negatives)
-    if not len(negatives) or not pixels.regions:
-        return None
-    scores, gains = [], []
-    for region, saturation in pixels.regions:
-        best = np.sort(region)[::-1][:saturation]
-        scores.append(best)
-        gains.append(np.full(len(best), 1 / (saturation * len(pixels.regions))))
-    scores, gains = np.concatenate(scores), np.concatenate(gains)
-    order = np.argsort(-scores, kind="stable")
-    thresholds, first = np.unique(-scores[order], return_index=True)
-    thresholds = -thresholds  # falling
-    after = np.add.reduceat(gains[order], first).cumsum()
-    before = np.concatenate([[0.0], after[:-1]])
-    above = len(negatives) - np.searchsorted(negatives, thresholds, "right")
-    not_below = len(negatives) - np.searchsorted(negatives, thresholds, "left")
-    rates = np.stack([above, not_below], 1).ravel() / len(negatives)
-    heights = np.stack([before, after], 1).ravel()
-    return np.concatenate([[0.0], rates, [1.0]]), np.concatenate([[0.0], heights, [after[-1]]])
-
-
-def area_under(curve: tuple[np.ndarray, np.ndarray] | None, limit: float) -> float | None:
-    """Return the area under a curve up to the false positive rate `limit`, divided by it."""
-    if curve is None:
-        return None
-    rates, heights = curve
-    end = int(np.searchsorted(rates, limit, "right"))
-    if end < len(rates):  # cut the segment that crosses the limit
-        share = (limit - rates[end - 1]) / (rates[end] - rates[end - 1])
-        height = heights[end - 1] + share * (heights[end] - heights[end - 1])
-        rates, heights = np.append(rates[:end], limit), np.append(heights[:end], height)
-    return float(trapezoid(heights, rates) / limit)
-
-
-def _sorted(parts: list[np.ndarray]) -> np.ndarray:
-    return np.sort(np.concatenate(parts)) if parts else np.empty(0, np.float32)
-
-
-def read_mask(path: Path, size: tuple[int, int]) -> np.ndarray:
-    """Read a ground-truth image: (H, W), above 0 where the defect is.
-
-    Raises InputError when it cannot be read or is not of the image's `size` (height, width).
-    """
-    try:
-        with Image.open(path) as image:
-            plain = MASK_MODES.get(image.mode, image.mode)
-            mask = np.asarray(image.convert(plain))
-    except (OSError, SyntaxError, ValueError) as error:
-        raise InputError(f"cannot read the mask {path}: {error}") from error
-    mask = mask.max(2) if mask.ndim == 3 else mask
-    if mask.shape != size:
-        raise InputError(
-            f"the mask {path} is {mask.shape[1]} x {mask.shape[0]} pixels but its image is "
-            f"{size[1]} x {size[0]}"
+    def of(
+        settled: Settled, pixels: PixelCounts, groups: list[int], limits: Sequence[float]
+    ) -> "Sums | None":
+        """Sum up; None for a subset without regions or negatives."""
+        counts = (pixels.negatives, pixels.positives, pixels.regions)
+        negatives, positives, regions = (int(count[groups].sum()) for count in counts)
+        if not regions or not negatives:
+            return None
+        above, not_below = (
+            sum(count[group] for group in groups) for count in (settled.above, settled.not_below)
         )
-    return mask
+        columns = (settled.scores, settled.pixels, settled.gains, above, not_below)
+        ours = np.isin(settled.group, groups)
+        if not ours.all():
+            columns = (column[ours] for column in columns)
+        scores, count, gains, above, not_below = columns
+        middle = (above + not_below) / 2.0  # still counts: the rates come last
+        missed = np.sum(count * middle) / negatives
+        areas = {
+            limit: _area(gains, above, not_below, middle, limit * negatives) / (negatives * regions)
+            for limit in limits
+        }
+        last = np.diff(scores, append=-np.inf) != 0  # of each score
+        heights = np.cumsum(gains) / regions
+        height = heights[-1] if len(heights) else 0.0
+        points = (above / negatives, not_below / negatives, heights)
+        curve = _curve(*(points if last.all() else (column[last] for column in points)))
+        return Sums((count.sum() - missed) / positives, areas, curve, height)
 
 
-def components(masks: tuple[Path, ...], size: tuple[int, int]) -> list[Region]:
-    """Return PRO's regions: the 8-connected components of the masks, to be covered whole."""
-    union = np.zeros(size, np.uint8)
-    for path in masks:
-        union |= (read_mask(path, size) > 0).astype(np.uint8)
-    count, labels = cv2.connectedComponents(union, connectivity=8)
-    found = (labels == label for label in range(1, count))
-    return [(mask, int(mask.sum())) for mask in found]
+def _area(
+    gains: np.ndarray, above: np.ndarray, not_below: np.ndarray, middle: np.ndarray, limit: float
+) -> float:
+    """Return the area up to `limit` under what pixels with these gains add.
 
-
-def channels(
-    masks: tuple[Path, ...], size: tuple[int, int], defects_config: list[dict]
-) -> list[Region]:
-    """Return sPRO's regions: each mask is one, its grey value names its entry in the config.
-
-    Raises InputError for a mask whose value the config does not list.
+    `above`, `not_below`, their `middle` and `limit` count negatives, and do not fall.
     """
-    entries = {entry["pixel_value"]: entry for entry in defects_config}
-    regions = []
-    for path in masks:
-        values = read_mask(path, size)
-        mask = values > 0
-        for value in np.unique(values[mask]).tolist():
-            if value not in entries:
-                raise InputError(f"{path} holds the value {value}, not in defects_config.json")
-        if mask.any():
-            regions.append((mask, saturation_area(int(mask.sum()), entries[int(values.max())])))
-    return regions
+    whole = np.searchsorted(not_below, int(limit), "right")  # both are within the limit
+    cut = slice(whole, np.searchsorted(above, math.ceil(limit), "left"))  # it is between them
+    area = np.sum(gains[:whole] * (limit - middle[:whole]))
+    widths = 2 * (not_below[cut] - above[cut])
+    return area + np.sum(gains[cut] * np.square(limit - above[cut]) / widths)
 
 
-def saturation_area(area: int, entry: dict) -> int:
-    """Return how many of a channel's `area` pixels must be found; at least 1."""
-    threshold = entry["saturation_threshold"]
-    found = threshold * area if entry["relative_saturation"] else min(threshold, area)
-    return max(1, int(found))
+def _curve(above: np.ndarray, not_below: np.ndarray, heights: np.ndarray) -> np.ndarray:
+    """Return the curve's points (FPR, (s)PRO) where it enters the next band of their sum.
+
+    Score i takes it straight from (above[i], heights[i - 1]) to (not_below[i], heights[i]). Both
+    points are kept where the sum reaches the next multiple of FINE.
+    """
+    sums = not_below + heights
+    edges = np.arange(0, sums[-1] + FINE, FINE) if len(sums) else []
+    kept = np.unique(np.append(np.searchsorted(sums, edges), len(sums) - 1))
+    kept = kept[(kept >= 0) & (kept < len(sums))]
+    before = np.where(kept > 0, heights[kept - 1], 0.0)
+    points = ((above[kept], before), (not_below[kept], heights[kept]))
+    return np.stack(points, 1).transpose(2, 1, 0).reshape(-1, 2)
+
+
+def _thinned(curve: np.ndarray, step: float) -> np.ndarray:
+    """Keep the first point, and the last in each band of FPR + (s)PRO that is `step` wide.
+
+    From one kept point the curve goes straight into the next one's band and stays within it, so it
+    is nowhere further than `step` from the straight line between them.
+    """
+    bands = np.floor(curve.sum(1) / step)
+    kept = np.diff(bands, append=np.inf) != 0
+    kept[0] = True
+    return curve[kept]
+
+
+def _join(parts: list[Sums | None]) -> Localization | None:
+    """Join the sums of all parts, in their order."""
+    present = [part for part in parts if part]
+    if not present:
+        return None
+    areas = {limit: sum(p.areas[limit] for p in present) / limit for limit in present[0].areas}
+    starts = np.cumsum([0.0, *(part.height for part in present)])
+    curves = [np.add(p.curve, (0, height)) for p, height in zip(present, starts[:-1], strict=True)]
+    curve = _thinned(np.concatenate([[(0, 0)], *curves, [(1, starts[-1])]]), COARSE)
+    points = list(dict.fromkeys(map(tuple, curve.tolist())))
+    return Localization(sum(p.pixel_auroc for p in present), areas, points)

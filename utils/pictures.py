@@ -11,7 +11,7 @@ from data.images import decode
 from data.samples import Category, Sample
 from utils.evaluation import map_path
 from utils.files import written_aside
-from utils.localization import read_mask
+from utils.ground_truth import read_mask
 
 HEIGHT = 160  # pixels of one picture
 CAPTION = 18

@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import torch
 import yaml
@@ -51,6 +52,12 @@ class Run:
     @property
     def metrics_file(self) -> Path:
         return self.output / "metrics" / self.dataset / f"{self.subdataset}.json"
+
+    @contextmanager
+    def scratch(self) -> Iterator[Path]:
+        """Give a folder beside the run's for what nobody wants to keep."""
+        with TemporaryDirectory(prefix=".", suffix=".part", dir=self.folder) as folder:
+            yield Path(folder)
 
     @contextmanager
     def locked(self) -> Iterator[None]:
