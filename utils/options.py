@@ -31,10 +31,9 @@ class ShowDefaults(argparse.ArgumentDefaultsHelpFormatter):
 class Parser(argparse.ArgumentParser):
     """An argparse parser whose errors are exceptions, so that all errors are printed alike."""
 
-    def __init__(self, description: str, presets: bool = True):
+    def __init__(self, description: str, presets: bool = True, prog: str | None = None):
         self.presets = presets  # read the preset of the chosen dataset
-        formatter = ShowDefaults
-        super().__init__(description=description, formatter_class=formatter, allow_abbrev=False)
+        super().__init__(prog, None, description, formatter_class=ShowDefaults, allow_abbrev=False)
         self.add_argument("--debug", action="store_true", help="show a traceback on errors")
 
     def error(self, message: str):
