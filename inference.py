@@ -10,7 +10,7 @@ from utils.devices import pick_device
 from utils.evaluation import check_maps, evaluate, measure
 from utils.options import Parser, add_dataset_options, add_machine_options, run_command
 from utils.runs import Run, find_runs
-from utils.tables import FORMATS, print_tables, write_csv
+from utils.tables import FORMATS, Results, print_tables, write_csv
 
 
 def get_parser() -> Parser:
@@ -93,31 +93,35 @@ def evaluate_run(run: Run, options: argparse.Namespace) -> dict:
         return measure(category, folder, options.workers)
     device = pick_device(options)
     detector, size = run.load_detector(device)
-    metrics = evaluate(run, detector, category, size, device, options, not options.no_maps)
-    write_csv(run.output)
-    return metrics
+    return evaluate(run, detector, category, size, device, options, not options.no_maps)
+
+
+def evaluate_runs(runs: list[Run], options: argparse.Namespace) -> tuple[Results, bool]:
+    """Return the results of one output folder's runs, and whether one of them failed."""
+    results, failed = {}, False
+    for run in runs:
+        try:
+            metrics = evaluate_run(run, options)
+        except InputError as error:
+            name = f"{run.dataset}/{run.subdataset} in {run.output}"
+            print(f"error: {name}: {error}", file=sys.stderr)
+            failed = True
+        else:
+            results.setdefault(run.dataset, {})[run.subdataset] = metrics
+    return results, failed
 
 
 def main(options: argparse.Namespace) -> int:
     """Evaluate what was trained; a run that cannot be does not stop the others."""
     pick_device(options)
-    selected = [(output, selected_runs(output, options)) for output in options.outputs]
-    results, failed = [], False
-    for output, runs in selected:
-        results.append({})
-        for run in runs:
-            try:
-                metrics = evaluate_run(run, options)
-            except InputError as error:
-                print(
-                    f"error: {run.dataset}/{run.subdataset} in {output}: {error}", file=sys.stderr
-                )
-                failed = True
-            else:
-                results[-1].setdefault(run.dataset, {})[run.subdataset] = metrics
-    if any(results):
-        print_tables(results, options.format)
-    return 2 if failed else 0
+    selected = {output: selected_runs(output, options) for output in options.outputs}
+    evaluated = {output: evaluate_runs(runs, options) for output, runs in selected.items()}
+    results = {output: found for output, (found, _) in evaluated.items() if found}
+    if results:
+        print_tables(results.values(), options.format)
+    for output in () if options.maps_dir else results:
+        write_csv(output)
+    return 2 if any(failed for _, failed in evaluated.values()) else 0
 
 
 if __name__ == "__main__":

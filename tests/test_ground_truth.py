@@ -325,3 +325,18 @@ def test_the_real_juice_bottles_masks_are_channels_with_their_saturation(shared)
             expected.append((area, int(threshold * area) if shared_out else min(threshold, area)))
         regions = channels(tuple(paths), masks[0].shape, config)
         assert [(len(pixels), saturation) for pixels, saturation in regions] == expected
+
+
+def test_a_floating_point_mask_is_refused(tmp_path):
+    path = tmp_path / "0.tif"
+    Image.fromarray(np.eye(4, dtype=np.float32)).save(path)
+    for read in (lambda: components((path,), (4, 4)), lambda: channels((path,), (4, 4), [])):
+        with pytest.raises(InputError, match="floating-point") as caught:
+            read()
+        assert str(path) in str(caught.value)
+
+
+def test_a_palettes_alpha_is_no_defect(tmp_path):
+    path = tmp_path / "0.tif"
+    Image.fromarray(np.eye(4, dtype=np.uint8) * 255).convert("PA").save(path)
+    assert [len(pixels) for pixels, _ in components((path,), (4, 4))] == [4]

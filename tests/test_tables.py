@@ -45,7 +45,7 @@ PLACES = {"mvtec_loco": SPRO, "demo": SPRO, "mvtec_ad": PRO, "visa": PRO, "folde
 # What a terminal shows: of sPRO the means alone.
 SHOWN = {
     "mvtec_ad": list(PRO),
-    "mvtec_loco": [*list(SPRO)[:7], *(f"sPRO {limit} mean" for limit in LIMITS)],
+    "mvtec_loco": [c for c in SPRO if not c.startswith("sPRO") or "mean" in c or "0.05" in c],
 }
 
 
@@ -249,7 +249,9 @@ def three_runs() -> list[dict[str, dict[str, dict]]]:
 
 
 def values_of(runs, category: str, column: str) -> list[float | None]:
-    """Return one value for each run that has the category."""
+    """Return one value for each run that has the category; means must be of the same categories."""
+    if category == "mean" and len({tuple(sorted(run["mvtec_ad"])) for run in runs}) > 1:
+        return [None]
     having = [run["mvtec_ad"] for run in runs if category in (*run["mvtec_ad"], "mean")]
     return [expected("mvtec_ad", categories, category, column) for categories in having]
 
@@ -267,6 +269,13 @@ def test_several_runs_give_mean_and_sample_deviation_of_those_that_have_the_cate
     assert "±" in table["bottle"]["AUROC"]
     assert "±" not in table["tile"]["AUROC"]
     assert table["cable"]["AU-PRO 0.3"] == table["mean"]["AU-PRO 0.3"] == "–"
+
+
+def test_means_over_the_same_categories_have_a_deviation(three_runs):
+    same = [{"mvtec_ad": {"bottle": run["mvtec_ad"]["bottle"]}} for run in three_runs]
+    _, table = from_github(formatted(tabulated(*same), "github"))
+    assert table["mean"] == table["bottle"]
+    assert "±" in table["mean"]["AUROC"]
 
 
 @pytest.mark.parametrize("style", ["csv", "json"])
@@ -371,3 +380,19 @@ def test_the_module_prints_what_the_folders_hold(tmp_path, three_runs, run_comma
     for category, row in table.items():
         for column, cell in row.items():
             assert cell == percent(values_of(three_runs, category, column))
+
+
+@pytest.mark.parametrize("content", ["{bad", "{}", "[]", "null"])
+def test_a_damaged_metrics_file_ends_the_command_with_one_line(tmp_path, run_command, content):
+    path = save(tmp_path, "mvtec_ad", "bottle", {})
+    path.write_text(content)
+    done = run_command(["-m", "utils.tables", tmp_path], REPOSITORY)
+    assert done.returncode == 2
+    assert len(done.stderr.splitlines()) == 1
+    assert str(path) in done.stderr
+
+
+def test_a_folder_without_metrics_is_named(tmp_path, run_command):
+    done = run_command(["-m", "utils.tables", tmp_path], REPOSITORY)
+    assert done.returncode == 2
+    assert str(tmp_path) in done.stderr

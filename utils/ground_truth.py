@@ -15,7 +15,7 @@ from data.images import Size
 from data.samples import InputError
 
 # What drops an alpha channel; grey, palette and 16-bit values stay as they are.
-MASK_MODES = {"RGBA": "RGB", "CMYK": "RGB", "LA": "L", "1": "L"}
+MASK_MODES = {"RGBA": "RGB", "CMYK": "RGB", "LA": "L", "PA": "P", "1": "L"}
 
 # One region: the flat indices of its pixels, int (n,), and how many of them must be found.
 Region = tuple[np.ndarray, int]
@@ -32,6 +32,8 @@ def read_mask(path: Path, size: Size) -> np.ndarray:
             mask = np.asarray(image.convert(plain))
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
         raise InputError(f"cannot read the mask {path}: {error}") from error
+    if mask.dtype.kind == "f":
+        raise InputError(f"the mask {path} holds floating-point pixels: save it as PNG")
     mask = mask.max(2) if mask.ndim == 3 else mask
     if mask.shape != size:
         raise InputError(

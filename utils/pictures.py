@@ -15,21 +15,23 @@ from utils.ground_truth import read_mask
 
 HEIGHT = 160  # pixels of one picture
 CAPTION = 18
+TINY = 1e-6  # instead of a threshold of 0
 CASES = {"good": 1, "logical_anomalies": 6, "structural_anomalies": 3}
 
 
 def pick(category: Category) -> list[Sample]:
     """Return a handful of test images, evenly spaced over each group."""
     picked = []
-    for defect, count in CASES.items():
+    for defect, most in CASES.items():
         group = [sample for sample in category.test if sample.defect == defect]
-        picked += [group[i * len(group) // count] for i in range(min(count, len(group)))]
+        count = min(most, len(group))
+        picked += [group[i * len(group) // count] for i in range(count)]
     return picked
 
 
 def heat(anomaly_map: np.ndarray, threshold: float) -> np.ndarray:
     """Colour a map (H, W): dark is normal, yellow is twice the threshold. Returns RGB uint8."""
-    scaled = np.clip(anomaly_map / (2 * max(threshold, 1e-6)), 0, 1)
+    scaled = np.clip(anomaly_map / (2 * max(threshold, TINY)), 0, 1)
     return cv2.applyColorMap((255 * scaled).astype(np.uint8), cv2.COLORMAP_INFERNO)[..., ::-1]
 
 
@@ -43,7 +45,7 @@ def column(sample: Sample, maps_folder: Path, threshold: float) -> Image.Image:
     size = (round(image.width * HEIGHT / image.height), HEIGHT)
     pictures = (image, Image.fromarray(mask), Image.fromarray(heat(anomaly_map, threshold)))
     drawn = Image.new("RGB", (size[0] + 2, CAPTION + 3 * (HEIGHT + 2)), "white")
-    score = anomaly_map.max() / threshold
+    score = anomaly_map.max() / max(threshold, TINY)
     caption = f"{sample.defect.removesuffix('_anomalies')} {score:.1f} x threshold"
     ImageDraw.Draw(drawn).text((3, 3), caption, fill="black")
     for row, picture in enumerate(pictures):
