@@ -16,7 +16,7 @@ from models.detector import build_detector
 from models.pdn import PDNS
 from utils.calibration import calibrate, set_teacher_statistics
 from utils.devices import pick_device, pick_precision, seed_everything
-from utils.evaluation import evaluate
+from utils.evaluation import check_images, evaluate
 from utils.options import (
     Parser,
     add_config_option,
@@ -157,6 +157,7 @@ def main(options: argparse.Namespace) -> None:
     with run.locked():
         prepare(run, options)
         if not run.detector_file.exists():
+            check_images(category, options.workers)
             train(run, category, teacher, options)
         if not category.test:
             print(f"wrote {run.detector_file}; there are no test images to evaluate it on")

@@ -87,19 +87,16 @@ def test_the_runs_config_repeats_it_bit_for_bit(product, teacher, tmp_path):
         assert maps[0] == maps[1]
 
 
-def test_training_never_opens_a_test_image(product, teacher, tmp_path, monkeypatch):
-    opened, real = [], Image.open
-    monkeypatch.setattr(Image, "open", lambda path, *a, **k: opened.append(path) or real(path))
+def test_training_and_calibration_never_open_a_test_image(product, teacher, tmp_path, monkeypatch):
+    opened, real_open, real_train = [], Image.open, main.train
 
-    class ReachedEvaluation(Exception):
-        pass
+    def train(*arguments_):
+        with monkeypatch.context() as patch:
+            patch.setattr(Image, "open", lambda p, *a, **k: opened.append(p) or real_open(p))
+            real_train(*arguments_)
 
-    def evaluate(*_, **__):
-        raise ReachedEvaluation
-
-    monkeypatch.setattr(main, "evaluate", evaluate)
-    with pytest.raises(ReachedEvaluation):
-        run_main(*arguments(product, teacher, tmp_path))
+    monkeypatch.setattr(main, "train", train)
+    run_main(*arguments(product, teacher, tmp_path))
     assert len(opened) >= 6
     assert not [path for path in opened if "test" in Path(path).relative_to(product).parts]
 
@@ -194,24 +191,47 @@ def test_bad_input_is_one_line_that_names_it_and_exit_code_2(
     assert "Traceback" not in done.stderr
 
 
-def test_a_truncated_training_image_is_named(teacher, tmp_path):
+@pytest.mark.parametrize("place", ["train/good/002.png", "test/good/001.png", "test/stain/000.png"])
+def test_a_truncated_image_is_named_before_any_step(teacher, tmp_path, place):
     make_product(tmp_path / "nut")
-    victim = tmp_path / "nut" / "train" / "good" / "002.png"
+    victim = tmp_path / "nut" / place
     victim.write_bytes(victim.read_bytes()[:500])
-    with pytest.raises(InputError, match=r"002\.png"):
+    with pytest.raises(InputError) as caught:
         run_main(*arguments(tmp_path / "nut", teacher, tmp_path / "out"))
+    assert str(victim) in str(caught.value)
+    assert not Run(tmp_path / "out", "folder", "nut").losses_file.exists()
 
 
-def test_a_mask_of_another_size_is_named_and_the_training_is_kept(teacher, tmp_path):
+def test_a_truncated_validation_image_is_named_before_any_step(teacher, tmp_path):
+    make_mvtec_loco(tmp_path, "juice")
+    victim = tmp_path / "juice" / "validation" / "good" / "001.png"
+    victim.write_bytes(victim.read_bytes()[:500])
+    own = ["--mvtec_loco_path", str(tmp_path), "--subdataset", "juice", "--weights", str(teacher)]
+    with pytest.raises(InputError, match=r"validation.*001\.png"):
+        run_main(*own, "--output_dir", str(tmp_path / "out"), *TINY)
+    assert not Run(tmp_path / "out", "mvtec_loco", "juice").losses_file.exists()
+
+
+def test_a_mask_of_another_size_is_named_before_any_step(teacher, tmp_path):
     make_product(tmp_path / "nut")
-    mask = tmp_path / "nut" / "ground_truth" / "stain" / "001.png"
-    Image.new("L", (10, 10), 255).save(mask)
-    line = arguments(tmp_path / "nut", teacher, tmp_path / "out")
+    Image.new("L", (10, 10), 255).save(tmp_path / "nut" / "ground_truth" / "stain" / "001.png")
     with pytest.raises(InputError, match=r"001\.png.*10 x 10.*96 x 80"):
-        run_main(*line)
+        run_main(*arguments(tmp_path / "nut", teacher, tmp_path / "out"))
+    assert not Run(tmp_path / "out", "folder", "nut").losses_file.exists()
+
+
+def test_an_image_that_breaks_after_training_leaves_the_training(teacher, tmp_path, monkeypatch):
+    make_product(tmp_path / "nut")
+    victim = tmp_path / "nut" / "test" / "stain" / "001.png"
+    whole, train = victim.read_bytes(), main.train
+    line = arguments(tmp_path / "nut", teacher, tmp_path / "out")
+    with monkeypatch.context() as patch:
+        patch.setattr(main, "train", lambda *a: (train(*a), victim.write_bytes(whole[:500])))
+        with pytest.raises(InputError, match=r"001\.png"):
+            run_main(*line)
     run = Run(tmp_path / "out", "folder", "nut")
     trained = run.detector_file.read_bytes()
-    Image.new("L", SIZE, 255).save(mask)
+    victim.write_bytes(whole)
     run_main(*line, "--resume")
     assert run.detector_file.read_bytes() == trained
     assert run.metrics_file.exists()

@@ -13,8 +13,9 @@ import tifffile
 import torch
 import torchvision
 from PIL import Image
+from tqdm import tqdm
 
-from data.images import Size, image_batches, normalise
+from data.images import Size, decode, image_batches, in_background, normalise
 from data.samples import GOOD, Category, InputError, Sample
 from models.detector import Detector
 from utils import metrics
@@ -29,6 +30,22 @@ LOCO_SUBSETS = ("logical_anomalies", "structural_anomalies")
 POOLED = "all"  # the subset of all images
 
 Pixels = dict[str, Localization | None]  # subset -> its pixel metrics
+
+
+def check_images(category: Category, workers: int) -> None:
+    """Decode what is otherwise read only after training, and drop it.
+
+    Raises InputError: a bad image or mask is named at once, not after hours.
+    """
+
+    def check(sample: Sample) -> None:
+        decode(sample.image)
+        regions_of(sample, category)
+
+    samples = [*category.validation, *category.test]
+    checked = in_background(check, samples, workers)
+    for _ in tqdm(checked, "checking images", len(samples), unit="img", leave=False):
+        pass
 
 
 def map_path(folder: Path, sample: Sample) -> Path:
