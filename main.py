@@ -2,6 +2,7 @@
 
 import argparse
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -100,24 +101,35 @@ def get_teacher(options: argparse.Namespace) -> nn.Module:
     return teacher
 
 
-def prepare(run: Run, options: argparse.Namespace) -> None:
-    """Make the run's folder ready. Raises InputError rather than mix or lose results."""
-    begun = run.checkpoint_file.exists() or run.detector_file.exists()
+def prepare(run: Run, options: argparse.Namespace) -> Run:
+    """Return the run to train: `run`, or a replacement while it holds a finished one.
+
+    Raises InputError rather than mix or lose results.
+    """
+    new = replace(run, replacement=True)
+    if new.detector_file.exists():  # stopped just before it took over
+        new.take_over()
+    finished = run.detector_file.exists()
+    begun = finished or run.checkpoint_file.exists()
     if options.overwrite or not begun:
-        run.clear()
+        chosen = new if finished else run
+        chosen.clear()
     elif not options.resume:
-        state = "a finished" if run.detector_file.exists() else "an unfinished"
+        state = "a finished" if finished else "an unfinished"
         raise InputError(
             f"{run.folder} holds {state} run: --resume goes on with it, --overwrite replaces it"
         )
     else:
-        former, now = run.read_config(), resolved(options)
-        changed = sorted(k for k in now if k not in MAY_CHANGE and now[k] != former.get(k, now[k]))
-        if changed:
-            report_faults(
-                [f"--resume: {k} was {former[k]} in this run, not {now[k]}" for k in changed]
-            )
-    run.write_config(resolved(options))
+        chosen = new if new.config_file.exists() else run
+        check_unchanged(chosen.read_config(), resolved(options))
+    chosen.write_config(resolved(options))
+    return chosen
+
+
+def check_unchanged(former: dict, now: dict) -> None:
+    """Raise InputError with every option that a resumed run may not change but would."""
+    changed = sorted(k for k in now if k not in MAY_CHANGE and now[k] != former.get(k, now[k]))
+    report_faults([f"--resume: {k} was {former[k]} in this run, not {now[k]}" for k in changed])
 
 
 def train(run: Run, category: Category, teacher: nn.Module, options: argparse.Namespace) -> None:
@@ -155,10 +167,12 @@ def main(options: argparse.Namespace) -> None:
     options.subdataset = category.name
     run = Run(options.output_dir, options.dataset, category.name)
     with run.locked():
-        prepare(run, options)
-        if not run.detector_file.exists():
+        chosen = prepare(run, options)
+        if not chosen.detector_file.exists():
             check_images(category, options.workers)
-            train(run, category, teacher, options)
+            train(chosen, category, teacher, options)
+        if chosen.replacement:
+            chosen.take_over()
         if not category.test:
             print(f"wrote {run.detector_file}; there are no test images to evaluate it on")
             return

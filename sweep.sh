@@ -47,7 +47,8 @@ work() {
     trap 'kill -TERM "$child" 2>/dev/null; wait "$child"; exit 130' TERM
     while IFS= read -r category; do
         mkdir "$claims/$category" 2>/dev/null || continue
-        if [ $start = --resume ] && [ -f "$output/metrics/$dataset/$category.json" ]; then
+        if [ $start = --resume ] && [ -f "$output/metrics/$dataset/$category.json" ] &&
+            [ ! -d "$output/trainings/$dataset/.$category.new" ]; then
             echo "$category: finished already" >&2
             continue
         fi

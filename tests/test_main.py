@@ -21,7 +21,7 @@ from data.samples import InputError
 from models.pdn import pdn_small
 from tests.conftest import REPOSITORY, SIZE, make_mvtec_ad, make_mvtec_loco, make_product
 from utils.options import parse
-from utils.runs import Run
+from utils.runs import Run, find_runs
 
 TINY = ["--train_steps", "3", "--image_size", "64", "--workers", "1", "--device", "cpu"]
 
@@ -134,6 +134,58 @@ def test_a_second_run_is_refused_before_it_loses_anything(product, teacher, tmp_
     assert Run(tmp_path, "folder", "bolt").detector_file.read_bytes() == before
     run_main(*line, "--overwrite", "--seed", "1")
     assert Run(tmp_path, "folder", "bolt").detector_file.read_bytes() != before
+
+
+def interrupted(*_, **__):
+    raise KeyboardInterrupt
+
+
+def test_overwriting_keeps_the_former_run_until_the_new_one_is_trained(
+    product, teacher, tmp_path, monkeypatch
+):
+    line = arguments(product, teacher, tmp_path)
+    run_main(*line)
+    run = Run(tmp_path, "folder", "bolt")
+    former = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(main, "calibrate", interrupted)
+        run_main(*line, "--overwrite", "--seed", "1")
+    assert all(path.read_bytes() == content for path, content in former.items())
+    assert [found.subdataset for found in find_runs(tmp_path)] == ["bolt"]
+    with pytest.raises(InputError, match="seed was 1"):  # it is the new one that goes on
+        run_main(*line, "--resume")
+    run_main(*line, "--resume", "--seed", "1")
+    assert run.read_config()["seed"] == 1
+    assert run.detector_file.read_bytes() != former[run.detector_file]
+    assert json.loads(run.metrics_file.read_text())["glae"]["seed"] == 1
+    assert sorted(path.name for path in run.folder.parent.iterdir()) == ["bolt"]
+
+
+@pytest.mark.parametrize("moved", range(4))
+def test_a_takeover_that_is_cut_off_anywhere_is_made_good(
+    product, teacher, tmp_path, monkeypatch, moved
+):
+    line = arguments(product, teacher, tmp_path)
+    run_main(*line)
+    moves, move = [], os.replace
+
+    def cut_off(source, target):
+        if Path(source).parent.name == ".bolt.new" and Path(target).parent.name == "bolt":
+            moves.append(target)
+            if len(moves) > moved:
+                raise KeyboardInterrupt
+        move(source, target)
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(os, "replace", cut_off)
+        run_main(*line, "--overwrite", "--seed", "1")
+    run_main(*line, "--resume", "--seed", "1")
+    run = Run(tmp_path, "folder", "bolt")
+    run_main(*line, "--output_dir", str(tmp_path / "other"), "--seed", "1")
+    expected = Run(tmp_path / "other", "folder", "bolt")
+    assert run.detector_file.read_bytes() == expected.detector_file.read_bytes()
+    assert run.losses_file.read_text() == expected.losses_file.read_text()
+    assert run.metrics_file.exists()
 
 
 def test_resuming_with_other_options_names_each_of_them(product, teacher, tmp_path):

@@ -1,8 +1,9 @@
 """The output folder: where everything of a run lies; save, load, lock."""
 
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -19,15 +20,20 @@ from utils.files import read_about, save_tensors, written_aside
 
 @dataclass(frozen=True)
 class Run:
-    """One trained category below an output folder."""
+    """One trained category below an output folder.
+
+    A `replacement` is trained beside a finished run, which stays until `take_over`.
+    """
 
     output: Path
     dataset: str
     subdataset: str
+    replacement: bool = False
 
     @property
     def folder(self) -> Path:
-        return self.output / "trainings" / self.dataset / self.subdataset
+        name = f".{self.subdataset}.new" if self.replacement else self.subdataset
+        return self.output / "trainings" / self.dataset / name
 
     @property
     def detector_file(self) -> Path:
@@ -76,10 +82,23 @@ class Run:
             ) from error
 
     def clear(self) -> None:
-        """Remove what an earlier training and its evaluation left."""
+        """Remove what an earlier training left in this folder."""
         files = (self.checkpoint_file, self.detector_file, self.config_file, self.losses_file)
-        for path in (*files, self.metrics_file, *self.folder.glob("events.*")):
+        for path in (*files, *self.folder.glob("events.*")):
             path.unlink(missing_ok=True)
+
+    def take_over(self) -> None:
+        """Put a finished replacement in the former run's place.
+
+        The detector moves last: as long as it is here, a crash in between can be made good by
+        calling this again.
+        """
+        former = replace(self, replacement=False)
+        for path in (former.metrics_file, *former.folder.glob("events.*")):
+            path.unlink(missing_ok=True)
+        for path in sorted(self.folder.iterdir(), key=self.detector_file.__eq__):
+            os.replace(path, former.folder / path.name)
+        self.folder.rmdir()
 
     def write_config(self, config: dict) -> None:
         """Write the resolved options, enough to repeat the run with --config."""
@@ -133,7 +152,7 @@ def find_runs(output: Path) -> list[Run]:
 
     Raises InputError when there is none.
     """
-    configs = sorted((output / "trainings").glob("*/*/config.yaml"))
+    configs = sorted((output / "trainings").glob("*/[!.]*/config.yaml"))
     if not configs:
         raise InputError(f"{output} holds no trained category: train one with main.py")
     return [Run(output, path.parent.parent.name, path.parent.name) for path in configs]
