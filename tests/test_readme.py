@@ -33,6 +33,7 @@ SMALLER = {
     "sweep.sh": "--train_steps 2 --image_size 64 --workers 1 --device cpu",
     "pretrain.py": "--train_steps 2 --image_size 64 --crop_size 48 --batch_size 2 --workers 1",
     "inference.py": "",
+    "benchmark.py": "--images 2 4 --repeats 1 --workers 1",
 }
 
 
@@ -44,11 +45,12 @@ def script_of(command: str) -> str | None:
 def home(tmp_path_factory) -> Path:
     """A clone with every path that the README names, all miniature."""
     home = tmp_path_factory.mktemp("clone")
-    for name in ("main.py", "inference.py", "pretrain.py", "sweep.sh", "configs", "data", "models"):
+    scripts = ("main.py", "inference.py", "pretrain.py", "benchmark.py", "sweep.sh")
+    for name in (*scripts, "configs", "data", "models", "utils"):
         copy = shutil.copytree if (REPOSITORY / name).is_dir() else shutil.copy
         copy(REPOSITORY / name, home / name)
-    shutil.copytree(REPOSITORY / "utils", home / "utils")
     make_mvtec_loco(home / "path" / "mvtec_loco", "screw_bag")
+    make_mvtec_loco(home / "path" / "mvtec_loco", "juice_bottle")
     make_mvtec_ad(home / "path" / "mvtec_ad", "bottle")
     make_visa(home / "VisA", "pcb1")
     make_product(home / "my_product")
