@@ -32,4 +32,4 @@ $(VENV)/.installed-dev: requirements-dev.txt requirements-tensorboard.txt $(VENV
 	@touch $@
 
 clean:
-	rm -rf $(VENV) output datasets
+	rm -rf $(VENV)

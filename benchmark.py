@@ -20,16 +20,22 @@ from pathlib import Path
 import cv2
 import numpy as np
 import tifffile
-from PIL import Image
 from tabulate import tabulate
 from tqdm import tqdm
 
 from data.catalog import find_root, read_category
-from data.images import Size
+from data.images import image_size
 from data.samples import Category, InputError, Sample
 from utils.evaluation import map_path, measure, versions
 from utils.ground_truth import read_mask
-from utils.options import Parser, add_dataset_options, report_faults, run_command
+from utils.options import (
+    Parser,
+    add_dataset_options,
+    check_positive,
+    dataset_path,
+    report_faults,
+    run_command,
+)
 
 MAP_SIDE = 64  # outputs of a detector at 256 pixels a side, padded; maps are resized from there
 
@@ -58,8 +64,7 @@ def get_parser() -> Parser:
 
 def generate_map(sample: Sample, rng: np.random.Generator) -> np.ndarray:
     """Return a map as detectors make them, float32 of the image's size: smooth, often right."""
-    with Image.open(sample.image) as image:
-        size: Size = (image.height, image.width)
+    size = image_size(sample.image)
     scores = rng.exponential(0.05, (MAP_SIDE, MAP_SIDE))
     for path in sample.masks:
         mask = (read_mask(path, size) > 0).astype(np.float32)
@@ -87,13 +92,20 @@ def generate_test_set(category: Category, count: int, folder: Path, seed: int) -
 
 def measure_once(category: Category, folder: Path, workers: int) -> tuple[float, int]:
     """Measure the maps in `folder`: (seconds, peak memory of this process in bytes)."""
-    import resource  # not on Windows
-
     begun = time.perf_counter()
     measure(category, folder, workers)
-    seconds = time.perf_counter() - begun
-    unit = 1 if sys.platform == "darwin" else 1024
-    return seconds, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
+    return time.perf_counter() - begun, peak_memory()
+
+
+def peak_memory() -> int:
+    """Return the most memory in bytes that this process had resident."""
+    status = Path("/proc/self/status")
+    if status.is_file():  # getrusage would count what the parent had before it started this one
+        line = next(x for x in status.read_text().splitlines() if x.startswith("VmHWM"))
+        return 1024 * int(line.split()[1])
+    import resource  # not on Windows
+
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss  # bytes on macOS
 
 
 def in_fresh_process(function, *arguments):
@@ -104,7 +116,7 @@ def in_fresh_process(function, *arguments):
 
 def benchmark_evaluation(options: argparse.Namespace) -> dict:
     """Return the rows of the evaluation benchmark and the settings that gave them."""
-    root = find_root(options.dataset, getattr(options, f"{options.dataset}_path", None))
+    root = find_root(options.dataset, dataset_path(options, options.dataset))
     category = read_category(options.dataset, root, options.subdataset, options.seed)
     if not any(sample.masks for sample in category.test):
         raise InputError(f"{root} has no masks for {category.name}: there is nothing to measure")
@@ -125,12 +137,12 @@ def benchmark_evaluation(options: argparse.Namespace) -> dict:
                 "seconds_min": min(seconds),
                 "seconds_max": max(seconds),
                 "seconds_per_image": statistics.median(seconds) / count,
+                "images_per_second": count / statistics.median(seconds),
                 "peak_memory_bytes": max(run[1] for run in runs),
             }
         )
-    with Image.open(category.test[0].image) as image:
-        size = [image.height, image.width]
-    settings = {"dataset": options.dataset, "subdataset": category.name, "image_size": size}
+    settings = {"dataset": options.dataset, "subdataset": category.name}
+    settings["image_size"] = list(image_size(category.test[0].image))
     settings |= {"workers": options.workers, "repeats": options.repeats, "seed": options.seed}
     return {"benchmark": "evaluation", **rows[-1], "rows": rows, "settings": settings}
 
@@ -151,7 +163,7 @@ def print_rows(result: dict) -> None:
         (
             row["images"],
             f"{row['seconds']:.2f} ({row['seconds_min']:.2f}-{row['seconds_max']:.2f})",
-            f"{row['images'] / row['seconds']:.1f}",
+            f"{row['images_per_second']:.1f}",
             f"{1000 * row['seconds_per_image']:.1f}",
             f"{row['peak_memory_bytes'] / 2**20:.0f}",
         )
@@ -162,9 +174,12 @@ def print_rows(result: dict) -> None:
 
 def check(options: argparse.Namespace) -> None:
     """Raise one InputError with every fault that the options alone show."""
-    numbers = {"repeats": options.repeats, "workers": options.workers}
-    numbers |= {"images": min(options.images or [1])}
-    report_faults([f"--{k} must be at least 1, not {v}" for k, v in numbers.items() if v < 1])
+    faults = check_positive(options, "repeats", "workers")
+    if min(options.images or [1]) < 1:
+        faults.append(f"--images must be at least 1, not {min(options.images)}")
+    if options.seed < 0:
+        faults.append(f"--seed must not be negative, as {options.seed} is")
+    report_faults(faults)
 
 
 def main(options: argparse.Namespace) -> None:

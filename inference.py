@@ -4,11 +4,21 @@ import argparse
 import sys
 from pathlib import Path
 
+import torch
+
 from data.catalog import DATASETS, find_root, read_category
 from data.samples import Category, InputError
 from utils.devices import pick_device
 from utils.evaluation import check_maps, evaluate, measure
-from utils.options import Parser, add_dataset_options, add_machine_options, run_command
+from utils.options import (
+    Parser,
+    add_dataset_options,
+    add_machine_options,
+    check_positive,
+    dataset_path,
+    report_faults,
+    run_command,
+)
 from utils.runs import Run, find_runs
 from utils.tables import FORMATS, Results, print_tables, write_csv
 
@@ -35,30 +45,34 @@ def get_parser() -> Parser:
 
 
 def selected_runs(output: Path, options: argparse.Namespace) -> list[Run]:
-    """Return the runs of an output folder that --dataset and --subdataset leave.
-
-    With --maps_dir and --dataset no run is needed: every category with maps there counts.
-    """
+    """Return the runs of an output folder that --dataset and --subdataset leave."""
     if options.maps_dir and options.dataset:
-        root = find_root(options.dataset, dataset_path(options, options.dataset))
-        names = DATASETS[options.dataset].find(root) or [root.resolve().name]
-        runs = [Run(output, options.dataset, name) for name in names]
-        runs = [run for run in runs if maps_folder(options.maps_dir, run).is_dir()]
-    else:
-        runs = find_runs(output)
-    wanted = (options.dataset, options.subdataset)
+        return runs_with_maps(output, options)
     runs = [
-        r for r in runs if all(w in (None, n) for w, n in zip(wanted, identity(r), strict=True))
+        run
+        for run in find_runs(output)
+        if options.dataset in (None, run.dataset) and options.subdataset in (None, run.subdataset)
     ]
     if not runs:
-        where = options.maps_dir or output
-        raise InputError(f"{where} holds nothing of the --dataset and --subdataset asked for")
+        raise InputError(f"{output} holds nothing of the --dataset and --subdataset asked for")
     return runs
 
 
-def identity(run: Run) -> tuple[str, str]:
-    """Return what --dataset and --subdataset select by."""
-    return run.dataset, run.subdataset
+def runs_with_maps(output: Path, options: argparse.Namespace) -> list[Run]:
+    """Return a run for every category with maps in --maps_dir, which need not be trained."""
+    root = find_root(options.dataset, dataset_path(options, options.dataset))
+    if options.subdataset:
+        names = [options.subdataset]
+    else:
+        names = DATASETS[options.dataset].find(root) or [root.resolve().name]
+    runs = [Run(output, options.dataset, name) for name in names]
+    runs = [run for run in runs if maps_folder(options.maps_dir, run).is_dir()]
+    if not runs:
+        raise InputError(
+            f"--maps_dir {options.maps_dir} holds no maps of {' or '.join(names)}: they belong in "
+            f"{options.maps_dir}/<category>/test/<defect>/<stem>.tiff"
+        )
+    return runs
 
 
 def maps_folder(maps_dir: Path, run: Run) -> Path:
@@ -67,41 +81,41 @@ def maps_folder(maps_dir: Path, run: Run) -> Path:
     return (inside if inside.is_dir() else maps_dir) / run.subdataset
 
 
-def dataset_path(options: argparse.Namespace, dataset: str) -> Path | None:
-    """Return the path option of `dataset`, None when it was not given."""
-    return getattr(options, f"{dataset}_path", None)
+def load_category(run: Run, options: argparse.Namespace) -> tuple[Category, int]:
+    """Read a run's images, from where it was trained unless a path option says otherwise.
 
-
-def load_category(run: Run, options: argparse.Namespace) -> Category:
-    """Read the images of a run from where it was trained, unless a path option says otherwise."""
+    Returns them with the run's seed, by which a validation split may have been drawn.
+    """
     config = run.read_config() if run.config_file.exists() else {}
     path = dataset_path(options, run.dataset) or config.get(f"{run.dataset}_path")
     root = find_root(run.dataset, path and Path(path))
-    options.seed = config.get("seed", 0)
-    category = read_category(run.dataset, root, run.subdataset, options.seed)
+    seed = config.get("seed", 0)
+    category = read_category(run.dataset, root, run.subdataset, seed)
     if not category.test:
         raise InputError(f"{root} has no test images for {run.subdataset}")
-    return category
+    return category, seed
 
 
-def evaluate_run(run: Run, options: argparse.Namespace) -> dict:
+def evaluate_run(run: Run, options: argparse.Namespace, device: torch.device) -> dict:
     """Return the metrics of one run, of its detector or of the maps in --maps_dir."""
-    category = load_category(run, options)
+    category, seed = load_category(run, options)
     if options.maps_dir:
         folder = maps_folder(options.maps_dir, run)
         check_maps(category, folder)
         return measure(category, folder, options.workers)
-    device = pick_device(options)
     detector, size = run.load_detector(device)
-    return evaluate(run, detector, category, size, device, options, not options.no_maps)
+    keep = not options.no_maps
+    return evaluate(run, detector, category, size, device, options.workers, seed, keep)
 
 
-def evaluate_runs(runs: list[Run], options: argparse.Namespace) -> tuple[Results, bool]:
+def evaluate_runs(
+    runs: list[Run], options: argparse.Namespace, device: torch.device
+) -> tuple[Results, bool]:
     """Return the results of one output folder's runs, and whether one of them failed."""
     results, failed = {}, False
     for run in runs:
         try:
-            metrics = evaluate_run(run, options)
+            metrics = evaluate_run(run, options, device)
         except InputError as error:
             name = f"{run.dataset}/{run.subdataset} in {run.output}"
             print(f"error: {name}: {error}", file=sys.stderr)
@@ -113,9 +127,10 @@ def evaluate_runs(runs: list[Run], options: argparse.Namespace) -> tuple[Results
 
 def main(options: argparse.Namespace) -> int:
     """Evaluate what was trained; a run that cannot be does not stop the others."""
-    pick_device(options)
+    device = pick_device(options)
+    report_faults(check_positive(options, "workers"))
     selected = {output: selected_runs(output, options) for output in options.outputs}
-    evaluated = {output: evaluate_runs(runs, options) for output, runs in selected.items()}
+    evaluated = {o: evaluate_runs(runs, options, device) for o, runs in selected.items()}
     results = {output: found for output, (found, _) in evaluated.items() if found}
     if results:
         print_tables(results.values(), options.format)

@@ -24,6 +24,7 @@ from utils.options import (
     add_dataset_options,
     add_machine_options,
     check_positive,
+    dataset_path,
     report_faults,
     resolved,
     run_command,
@@ -34,7 +35,8 @@ from utils.tables import print_tables, write_csv
 from utils.teachers import default_teacher, load_teacher
 from utils.training import fit
 
-# Options that may differ when a run is resumed: where things lie, what computes.
+# Options that may differ when a run is resumed: where things lie, what computes. The checkpoint
+# knows its teacher.
 MAY_CHANGE = {"workers", "device", "device_gpu", "output_dir", "weights", "imagenet_train_path"}
 MAY_CHANGE |= {dataset.option for dataset in DATASETS.values()}
 
@@ -98,51 +100,55 @@ def get_teacher(options: argparse.Namespace) -> nn.Module:
                 "whose teacher ships"
             )
     teacher, options.model_size = load_teacher(weights, options.model_size)
+    options.weights = weights
     return teacher
 
 
-def prepare(run: Run, options: argparse.Namespace) -> Run:
-    """Return the run to train: `run`, or a replacement while it holds a finished one.
+def choose(run: Run, options: argparse.Namespace) -> Run:
+    """Return the run to work on: `run`, or its replacement while it holds an earlier one.
 
     Raises InputError rather than mix or lose results.
     """
     new = replace(run, replacement=True)
-    if new.detector_file.exists():  # stopped just before it took over
-        new.take_over()
-    finished = run.detector_file.exists()
-    begun = finished or run.checkpoint_file.exists()
-    if options.overwrite or not begun:
-        chosen = new if finished else run
-        chosen.clear()
-    elif not options.resume:
-        state = "a finished" if finished else "an unfinished"
+    if new.detector_file.exists() and not new.checkpoint_file.exists():
+        new.take_over()  # the process was stopped while it did
+    begun = run.detector_file.exists() or run.checkpoint_file.exists()
+    if not begun:
+        return run
+    if options.overwrite:
+        return new
+    if not options.resume:
+        state = "a finished" if run.detector_file.exists() else "an unfinished"
         raise InputError(
             f"{run.folder} holds {state} run: --resume goes on with it, --overwrite replaces it"
         )
-    else:
-        chosen = new if new.config_file.exists() else run
-        check_unchanged(chosen.read_config(), resolved(options))
-    chosen.write_config(resolved(options))
+    chosen = new if new.checkpoint_file.exists() else run
+    check_unchanged(chosen.read_config(), resolved(options))
     return chosen
 
 
 def check_unchanged(former: dict, now: dict) -> None:
     """Raise InputError with every option that a resumed run may not change but would."""
     changed = sorted(k for k in now if k not in MAY_CHANGE and now[k] != former.get(k, now[k]))
-    report_faults([f"--resume: {k} was {former[k]} in this run, not {now[k]}" for k in changed])
+    faults = [f"--resume: {k} was {former[k]} in this run, not {now[k]}" for k in changed]
+    penalty = "imagenet_train_path"
+    if (former.get(penalty) is None) != (now[penalty] is None):
+        faults.append(f"--resume: --{penalty} was {former.get(penalty)}, not {now[penalty]}")
+    report_faults(faults)
 
 
-def train(run: Run, category: Category, teacher: nn.Module, options: argparse.Namespace) -> None:
+def train(
+    run: Run,
+    category: Category,
+    teacher: nn.Module,
+    natural: list[Path],
+    device: torch.device,
+    options: argparse.Namespace,
+) -> None:
     """Train and calibrate the category's detector and write it."""
-    device = pick_device(options)
-    dtype = pick_precision(options, device)
-    natural = options.imagenet_train_path and list_natural_images(options.imagenet_train_path)
-    if not natural:
-        print(
-            "no --imagenet_train_path: training without the penalty, which is known to cost "
-            "2 to 5 points of AUROC on MVTec LOCO",
-            file=sys.stderr,
-        )
+    if not (options.resume and run.checkpoint_file.exists()):
+        run.clear()
+    run.write_config(resolved(options))
     seed_everything(options.seed)
     size = image_size(options)
     detector = build_detector(options.model, options.model_size, size, teacher)
@@ -150,39 +156,58 @@ def train(run: Run, category: Category, teacher: nn.Module, options: argparse.Na
     paths = [sample.image for sample in category.train]
     images = load_images(paths, size, options.workers, "training images")
     set_teacher_statistics(detector, images, device)
-    fit(detector, images, natural, run, options, device, dtype)
+    fit(detector, images, natural, run, options, device)
     validation = [sample.image for sample in category.validation]
     calibrate(detector, validation, size, device, options.workers)
     run.save_detector(detector, options.model, options.model_size, size)
+
+
+def get_natural_images(options: argparse.Namespace) -> list[Path]:
+    """Return the penalty's images; without any, say what that is known to cost."""
+    if options.imagenet_train_path:
+        return list_natural_images(options.imagenet_train_path)
+    print(
+        "no --imagenet_train_path: training without the penalty, which is known to cost "
+        "2 to 5 points of AUROC on MVTec LOCO",
+        file=sys.stderr,
+    )
+    return []
 
 
 def main(options: argparse.Namespace) -> None:
     """Train one category, evaluate it, print its row."""
     check(options)
     device = pick_device(options)
-    pick_precision(options, device)
+    options.precision = pick_precision(options, device)
     teacher = get_teacher(options)
-    root = find_root(options.dataset, getattr(options, f"{options.dataset}_path", None))
+    root = find_root(options.dataset, dataset_path(options, options.dataset))
     category = read_category(options.dataset, root, options.subdataset, options.seed)
     options.subdataset = category.name
+    if DATASETS[options.dataset].option:
+        setattr(options, DATASETS[options.dataset].option, root)
     run = Run(options.output_dir, options.dataset, category.name)
     with run.locked():
-        chosen = prepare(run, options)
-        if not chosen.detector_file.exists():
+        chosen = choose(run, options)
+        if options.overwrite or not chosen.detector_file.exists():
+            natural = get_natural_images(options)
             check_images(category, options.workers)
-            train(chosen, category, teacher, options)
+            train(chosen, category, teacher, natural, device, options)
+        metrics = None
+        if category.test:
+            detector, size = chosen.load_detector(device)
+            metrics = evaluate(
+                chosen, detector, category, size, device, options.workers, options.seed
+            )
         if chosen.replacement:
             chosen.take_over()
-        if not category.test:
-            print(f"wrote {run.detector_file}; there are no test images to evaluate it on")
-            return
-        detector, size = run.load_detector(device)
-        metrics = evaluate(run, detector, category, size, device, options)
-    write_csv(options.output_dir)
+    if metrics is None:
+        print(f"wrote {run.detector_file}; there are no test images to evaluate it on")
+        return
     if options.dataset == "demo":
         threshold = detector.threshold.item()
         draw_cases(category, run.maps_folder, threshold, options.output_dir / "demo.png")
     print_tables([{options.dataset: {category.name: metrics}}], "simple")
+    write_csv(options.output_dir)
 
 
 if __name__ == "__main__":

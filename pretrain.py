@@ -16,12 +16,12 @@ from torch import nn
 from tqdm import tqdm
 
 from data.images import normalise
-from data.natural import NaturalImages, distillation_view, list_natural_images, natural_loader
+from data.natural import NaturalImages, distillation_view, list_natural_images, load_batches
 from data.samples import InputError
 from models.backbone import BACKBONES, Backbone, build_backbone
 from models.pdn import PDNS, TEACHER_CHANNELS
 from utils.calibration import ChannelMoments
-from utils.devices import autocast, pick_device, pick_precision, seed_everything
+from utils.devices import PRECISIONS, autocast, pick_device, pick_precision, seed_everything
 from utils.distillation import PATCH_MARGIN, FeatureCache, describe, explained_variance
 from utils.files import written_aside
 from utils.options import (
@@ -30,7 +30,6 @@ from utils.options import (
     add_machine_options,
     check_positive,
     report_faults,
-    resolved,
     run_command,
 )
 from utils.teachers import default_teacher, read_state_dict, save_teacher
@@ -38,6 +37,19 @@ from utils.teachers import default_teacher, read_state_dict, save_teacher
 STATISTICS_IMAGES = 10_000
 HELD_OUT_IMAGES = 500  # at most; a twentieth of a small folder
 CHECKPOINT_STEPS = 500
+RECIPE = (
+    "backbone",
+    "model_size",
+    "image_size",
+    "train_steps",
+    "batch_size",
+    "learning_rate",
+    "schedule",
+    "cached_views",
+    "crop_size",
+    "seed",
+    "precision",
+)
 WARM_UP = 0.02  # part of the steps, for the cosine schedule
 
 
@@ -76,6 +88,11 @@ def get_parser() -> Parser:
 def check(options: argparse.Namespace) -> None:
     """Raise one InputError with every fault of the options; fill in the output's default."""
     faults = check_positive(options, "train_steps", "batch_size", "image_size")
+    for name in ("seed", "workers"):
+        if getattr(options, name) < 0:
+            faults.append(f"--{name} must not be negative, as {getattr(options, name)} is")
+    if options.learning_rate <= 0:
+        faults.append(f"--learning_rate must be above 0, not {options.learning_rate}")
     if options.imagenet_train_path is None:
         faults.append("--imagenet_train_path is missing: name a folder of natural images")
     if options.image_size % 8:
@@ -164,7 +181,7 @@ class Streamed:
         o = self.options
         size = (o.image_size, o.image_size)
         images = NaturalImages(self.paths, size, o.seed, distillation_view)
-        for large, small in natural_loader(images, o.batch_size, steps, o.workers):
+        for large, small in load_batches(images, o.batch_size, steps, o.workers):
             yield small, self.features(large)
 
 
@@ -184,30 +201,26 @@ def fit(
     device: torch.device,
     dtype: torch.dtype,
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Train `pdn`; return the features' mean and std. Checkpoints at intervals and on Ctrl-C."""
+    """Train `pdn`; return the features' mean and std. Checkpoints every CHECKPOINT_STEPS."""
     optimizer = torch.optim.Adam(
         pdn.parameters(), lr=options.learning_rate, weight_decay=1e-5, fused=True
     )
     schedule = torch.optim.lr_scheduler.LambdaLR(
         optimizer, partial(learning_rate_factor, options=options)
     )
+    modules = {"pdn": pdn, "optimizer": optimizer, "schedule": schedule}
     start = 0
     if options.resume and checkpoint_path(options).exists():
-        state = torch.load(checkpoint_path(options), map_location=device, weights_only=True)
-        pdn.load_state_dict(state["pdn"])
-        optimizer.load_state_dict(state["optimizer"])
-        schedule.load_state_dict(state["schedule"])
-        start, mean, std = state["step"], state["mean"], state["std"]
+        start, mean, std = load_checkpoint(modules, options, device)
     else:
         mean, std = (t.to(device) for t in source.moments().mean_std())
 
     def save_checkpoint(step: int) -> None:
-        modules = {"pdn": pdn, "optimizer": optimizer, "schedule": schedule}
-        states = {name: module.state_dict() for name, module in modules.items()}
+        state = {name: module.state_dict() for name, module in modules.items()}
+        state |= {"step": step, "mean": mean, "std": std, "recipe": recipe(options)}
         with written_aside(checkpoint_path(options)) as aside:
-            torch.save(states | {"step": step, "mean": mean, "std": std}, aside)
+            torch.save(state, aside)
 
-    step = start
     steps = range(start, options.train_steps)
     bar = tqdm(source.batches(steps), "distilling", options.train_steps, initial=start, unit="step")
     smoothed = None
@@ -234,11 +247,38 @@ def fit(
     return mean, std
 
 
+def load_checkpoint(
+    modules: dict, options: argparse.Namespace, device: torch.device
+) -> tuple[int, torch.Tensor, torch.Tensor]:
+    """Continue from the checkpoint: (steps done, the features' mean, their std).
+
+    Raises InputError when it is damaged or of another recipe.
+    """
+    path = checkpoint_path(options)
+    try:
+        state = torch.load(path, map_location=device, weights_only=True)
+        former = state["recipe"]
+    except Exception as error:  # a cut file fails in any way
+        raise InputError(f"{path} is damaged: begin anew with --overwrite ({error})") from error
+    now = recipe(options)
+    changed = [key for key in now if now[key] != former.get(key)]
+    report_faults([f"--resume: {k} was {former.get(k)}, not {now[k]}" for k in changed])
+    for name, module in modules.items():
+        module.load_state_dict(state[name])
+    return state["step"], state["mean"], state["std"]
+
+
+def recipe(options: argparse.Namespace) -> dict:
+    """Return what of the options made the teacher, as opposed to places on somebody's disk."""
+    return {name: getattr(options, name) for name in RECIPE}
+
+
 def main(options: argparse.Namespace) -> None:
     """Distil, judge on held-out images, write the teacher with its recipe."""
     check(options)
     device = pick_device(options)
-    dtype = pick_precision(options, device)
+    options.precision = pick_precision(options, device)
+    dtype = PRECISIONS[options.precision]
     seed_everything(options.seed)
     train, held_out = split(list_natural_images(options.imagenet_train_path), options.seed)
     backbone = load_backbone(options, device)
@@ -257,17 +297,13 @@ def main(options: argparse.Namespace) -> None:
         for i in range(len(held_out))
     )
     explained = explained_variance(teacher, pairs, device)
-    recipe = {k: v for k, v in resolved(options).items() if k.endswith(RECIPE)}
-    recipe |= {"train_images": len(train), "held_out_images": len(held_out)}
-    recipe["held_out_explained_variance"] = round(explained, 4)
-    save_teacher(teacher, options.output, recipe)
+    about = recipe(options) | {"train_images": len(train), "held_out_images": len(held_out)}
+    about["held_out_explained_variance"] = round(explained, 4)
+    save_teacher(teacher, options.output, about)
     checkpoint_path(options).unlink(missing_ok=True)
     print(f"held-out explained variance {explained:.4f} on {len(held_out)} images")
     print(f"wrote {options.output}")
 
-
-# what of the options is the recipe, not a place on somebody's disk
-RECIPE = ("backbone", "size", "steps", "rate", "schedule", "views", "seed", "precision")
 
 if __name__ == "__main__":
     sys.exit(run_command(main, get_parser))

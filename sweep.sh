@@ -35,7 +35,7 @@ stop() { # each training keeps its last step
     trap '' INT TERM
     kill -TERM $(jobs -p) 2>/dev/null
     wait
-    echo "interrupted: the same command goes on from here" >&2
+    echo "interrupted: the same command, without --overwrite, goes on from here" >&2
     exit 130
 }
 trap stop INT TERM
@@ -69,9 +69,11 @@ for gpu in "${gpus[@]:-}"; do
 done
 wait
 
-PYTHONPATH=$here "$python" -m utils.tables "$output"
+table=0
+PYTHONPATH=$here "$python" -m utils.tables "$output" || table=$?
 failed=$(cd "$claims" && for f in */failed; do [ -e "$f" ] && echo "${f%/failed}"; done | paste -sd' ')
 if [ -n "$failed" ]; then
     echo "failed: $failed" >&2
     exit 1
 fi
+exit $table

@@ -71,7 +71,11 @@ def draw_category(folder: Path, seed: int = 0) -> None:
     shutil.rmtree(aside, ignore_errors=True)
     try:
         _draw_into(aside, seed)
-        aside.rename(folder)
+        try:
+            aside.rename(folder)
+        except OSError:
+            if not folder.is_dir():  # another process drew the same files meanwhile
+                raise
     finally:
         shutil.rmtree(aside, ignore_errors=True)
 

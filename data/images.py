@@ -46,6 +46,18 @@ def decode(path: Path) -> Image.Image:
         raise InputError(f"cannot read the image {path}: {error}; replace or remove it") from error
 
 
+def image_size(path: Path) -> Size:
+    """Return an image file's (height, width), reading its header alone.
+
+    Raises InputError naming a file that is missing or no image.
+    """
+    try:
+        with Image.open(path) as image:
+            return image.height, image.width
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+        raise InputError(f"cannot read the image {path}: {error}; replace or remove it") from error
+
+
 def _eight_bit(image: Image.Image, path: Path) -> Image.Image:
     """Scale 16-bit grey to 8 bits: PIL's own conversion would clip it at 255."""
     if image.mode == "F":

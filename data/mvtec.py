@@ -56,11 +56,29 @@ def read_test(folder: Path) -> list[Sample]:
         for image in images:
             masks = find_masks(folder / "ground_truth" / defect.name, image.stem)
             samples.append(Sample(image, 1, defect.name, masks))
+    check_pairs(folder, samples)
     without = [sample for sample in samples if sample.label and not sample.masks]
     if without and any(sample.masks for sample in samples):
         truth = folder / "ground_truth" / without[0].defect / without[0].image.stem
         raise InputError(f"{truth}: there is no mask for {without[0].image}")
     return samples
+
+
+def check_pairs(folder: Path, samples: list[Sample]) -> None:
+    """Raise InputError for a mask without its image, or two images that would share their mask."""
+    known = {mask for sample in samples for mask in sample.masks}
+    for defect in list_folders(folder / "ground_truth"):
+        nested = [mask for image in list_folders(defect) for mask in list_images(image)]
+        for mask in (*list_images(defect), *nested):
+            if mask not in known and defect.name != GOOD:
+                raise InputError(f"{mask}: there is no image in {folder / 'test' / defect.name}")
+    seen: dict[tuple[str, str], Path] = {}
+    for sample in samples:
+        former = seen.setdefault((sample.defect, sample.image.stem), sample.image)
+        if former != sample.image:
+            raise InputError(
+                f"{former} and {sample.image} differ in their suffix alone: rename one"
+            )
 
 
 def find_masks(folder: Path, stem: str) -> tuple[Path, ...]:
@@ -87,4 +105,12 @@ def read_defects_config(folder: Path) -> list[dict]:
     tabular = isinstance(entries, list) and all(isinstance(entry, dict) for entry in entries)
     if not tabular or not all(needed <= set(entry) for entry in entries):
         raise InputError(f"{path} must list entries with {', '.join(sorted(needed))}")
+    for entry in entries:
+        value, threshold = entry["pixel_value"], entry["saturation_threshold"]
+        numbers = isinstance(value, int) and isinstance(threshold, int | float)
+        if not numbers or not 0 < threshold <= (1 if entry["relative_saturation"] else threshold):
+            raise InputError(
+                f"{path}: {entry['defect_name']} needs a whole pixel_value, and a "
+                "saturation_threshold above 0, at most 1 when relative"
+            )
     return entries

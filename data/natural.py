@@ -2,7 +2,7 @@
 
 import signal
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +15,7 @@ from data.samples import InputError, is_image
 
 PENALTY_GRAYSCALE = 0.3  # probabilities; source: EfficientAD, appendix A.3
 DISTILLATION_GRAYSCALE = 0.1
+STREAM = 1  # tells these random numbers from those of the product's images
 ATTEMPTS = 20  # unreadable files in a row before giving up
 
 
@@ -55,7 +56,7 @@ class NaturalImages(Dataset):
         self.paths, self.size, self.seed, self.view = paths, size, seed, view
 
     def __getitem__(self, position: int):
-        rng = np.random.default_rng((self.seed, position))
+        rng = np.random.default_rng((self.seed, STREAM, position))
         for _ in range(ATTEMPTS):
             path = self.paths[rng.integers(len(self.paths))]
             try:
@@ -65,18 +66,24 @@ class NaturalImages(Dataset):
         raise InputError(f"{ATTEMPTS} natural images in a row could not be read, last {path}")
 
 
-def natural_loader(
-    images: NaturalImages, batch_size: int, steps: range, workers: int
-) -> DataLoader:
-    """Yield one batch of views for each of `steps`, decoded by `workers` processes ahead of use."""
-    return DataLoader(
+def load_batches(images: NaturalImages, batch_size: int, steps: range, workers: int) -> Iterator:
+    """Yield one batch of views for each of `steps`, decoded by `workers` processes ahead of use.
+
+    Takes nothing from the global random generator. Raises InputError as a worker does.
+    """
+    loader = DataLoader(
         images,
         batch_size=batch_size,
         sampler=range(steps.start * batch_size, steps.stop * batch_size),
         num_workers=workers,
         pin_memory=torch.cuda.is_available(),
         worker_init_fn=leave_interrupts_to_parent,
+        generator=torch.Generator(),
     )
+    try:
+        yield from loader
+    except InputError as error:  # from a worker it comes with the worker's traceback
+        raise InputError(str(error).rpartition("InputError: ")[2].strip()) from None
 
 
 def leave_interrupts_to_parent(worker: int) -> None:

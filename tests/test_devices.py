@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from data.samples import InputError
-from utils.devices import autocast, pick_device, pick_precision
+from utils.devices import PRECISIONS, autocast, pick_device, pick_precision
 
 
 def options(device: str = "auto", device_gpu: int | None = None, precision: str = "auto"):
@@ -50,5 +50,5 @@ def test_precision_changes_what_products_are_computed_in():
     cpu = torch.device("cpu")
     with autocast(cpu, torch.bfloat16):
         assert layer(inputs).dtype == torch.bfloat16
-    with autocast(cpu, pick_precision(options(precision="fp32"), cpu)):
+    with autocast(cpu, PRECISIONS[pick_precision(options(precision="fp32"), cpu)]):
         assert layer(inputs).dtype == torch.float32

@@ -161,7 +161,7 @@ def test_overwriting_keeps_the_former_run_until_the_new_one_is_trained(
     assert sorted(path.name for path in run.folder.parent.iterdir()) == ["bolt"]
 
 
-@pytest.mark.parametrize("moved", range(4))
+@pytest.mark.parametrize("moved", range(6))
 def test_a_takeover_that_is_cut_off_anywhere_is_made_good(
     product, teacher, tmp_path, monkeypatch, moved
 ):

@@ -13,7 +13,7 @@ from data.natural import (
     NaturalImages,
     distillation_view,
     list_natural_images,
-    natural_loader,
+    load_batches,
     penalty_view,
 )
 from data.samples import InputError
@@ -103,15 +103,15 @@ def test_another_seed_gives_another_stream(folder):
 
 
 def test_workers_do_not_change_the_stream(folder):
-    alone = torch.cat(list(natural_loader(stream(folder), 2, range(5), workers=0)))
-    shared = torch.cat(list(natural_loader(stream(folder), 2, range(5), workers=2)))
+    alone = torch.cat(list(load_batches(stream(folder), 2, range(5), workers=0)))
+    shared = torch.cat(list(load_batches(stream(folder), 2, range(5), workers=2)))
     assert torch.equal(alone, shared)
     assert torch.equal(alone, torch.stack([stream(folder)[i] for i in range(10)]))
 
 
 def test_resuming_gives_the_batches_that_running_through_would(folder):
-    through = list(natural_loader(stream(folder), 3, range(6), workers=0))
-    resumed = list(natural_loader(stream(folder), 3, range(4, 6), workers=0))
+    through = list(load_batches(stream(folder), 3, range(6), workers=0))
+    resumed = list(load_batches(stream(folder), 3, range(4, 6), workers=0))
     assert len(through) == 6
     assert len(resumed) == 2
     assert all(torch.equal(a, b) for a, b in zip(through[4:], resumed, strict=True))
@@ -165,6 +165,23 @@ def test_nothing_but_corrupt_files_is_an_input_error(folder):
         path.write_text("not a picture")
     with pytest.raises(InputError, match=r"could not be read.*\.png"):
         stream(folder)[0]
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_a_workers_error_is_one_line(folder, workers):
+    for path in list_natural_images(folder):
+        path.write_text("not a picture")
+    with warnings.catch_warnings(), pytest.raises(InputError, match="could not be read") as caught:
+        warnings.simplefilter("ignore")
+        list(load_batches(stream(folder), 2, range(1), workers))
+    assert "\n" not in str(caught.value)
+    assert "Traceback" not in str(caught.value)
+
+
+def test_loading_takes_nothing_from_the_global_generator(folder):
+    before = torch.get_rng_state()
+    list(load_batches(stream(folder), 2, range(2), workers=0))
+    assert torch.equal(torch.get_rng_state(), before)
 
 
 # Views

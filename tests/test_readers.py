@@ -10,6 +10,7 @@ from PIL import Image
 
 from data.catalog import find_root, read_category
 from data.samples import Category, InputError, Sample, hold_out
+from tests.conftest import make_mvtec_ad, make_mvtec_loco
 
 SHARED = Path(__file__).resolve().parents[2] / "shared" / "data"
 
@@ -560,6 +561,51 @@ def test_one_image_cannot_be_divided(tmp_path):
     with pytest.raises(InputError, match="at least two") as caught:
         read_category("folder", tmp_path, None, seed=0)
     assert str(tmp_path / "train" / "good") in str(caught.value)
+
+
+@pytest.mark.parametrize("stray", ["ground_truth/stain/007_mask.png", "ground_truth/stain/9/0.png"])
+def test_a_mask_without_its_image_is_named(tmp_path, stray):
+    make_mvtec_ad(tmp_path, "bottle")
+    path = tmp_path / "bottle" / stray
+    path.parent.mkdir(exist_ok=True)
+    path.write_bytes((tmp_path / "bottle/ground_truth/stain/000_mask.png").read_bytes())
+    with pytest.raises(InputError, match="no image") as caught:
+        read_category("mvtec_ad", tmp_path, "bottle", seed=0)
+    assert str(path) in str(caught.value)
+
+
+def test_masks_of_good_images_are_nobodys_business(tmp_path):
+    make_mvtec_ad(tmp_path, "bottle")
+    put(tmp_path / "bottle" / "ground_truth" / "good" / "000.png")
+    assert len(read_category("mvtec_ad", tmp_path, "bottle", seed=0).test) == 6
+
+
+def test_two_images_that_would_share_a_map_are_named(tmp_path):
+    make_mvtec_ad(tmp_path, "bottle")
+    put(tmp_path / "bottle" / "test" / "good" / "001.jpg")
+    with pytest.raises(InputError, match=r"001\.jpg.*001\.png"):
+        read_category("mvtec_ad", tmp_path, "bottle", seed=0)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"pixel_value": "255"},
+        {"pixel_value": [255]},
+        {"saturation_threshold": "half"},
+        {"saturation_threshold": 0},
+        {"saturation_threshold": -1, "relative_saturation": False},
+        {"saturation_threshold": 1.5, "relative_saturation": True},
+    ],
+)
+def test_a_saturation_that_makes_no_sense_is_named(tmp_path, change):
+    make_mvtec_loco(tmp_path, "juice")
+    path = tmp_path / "juice" / "defects_config.json"
+    entries = json.loads(path.read_text())
+    path.write_text(json.dumps([entries[0] | change]))
+    with pytest.raises(InputError, match="saturation_threshold") as caught:
+        read_category("mvtec_loco", tmp_path, "juice", seed=0)
+    assert str(path) in str(caught.value)
 
 
 # Real datasets

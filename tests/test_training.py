@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from data.images import normalise
 from models.detector import TEACHER_CHANNELS, build_detector
@@ -24,6 +25,7 @@ SIZE = (64, 72)
 
 def options(**changes) -> argparse.Namespace:
     defaults = {"train_steps": 6, "batch_size": 1, "seed": 5, "workers": 0}
+    defaults["precision"] = "fp32"
     return argparse.Namespace(**defaults | changes)
 
 
@@ -48,9 +50,9 @@ def new_detector():
     return detector
 
 
-def train(folder: Path, natural=None, **changes):
+def train(folder: Path, natural=(), **changes):
     run, detector = run_in(folder), new_detector()
-    fit(detector, some_images(), natural, run, options(**changes), CPU, torch.float32)
+    fit(detector, some_images(), natural, run, options(**changes), CPU)
     return run, detector
 
 
@@ -150,12 +152,23 @@ def stop_after(steps: int, monkeypatch) -> None:
     monkeypatch.setattr(Optimisation, "step", step)
 
 
+@pytest.fixture
+def natural(tmp_path) -> list[Path]:
+    """Make a few natural images."""
+    paths = [tmp_path / f"{i}.png" for i in range(3)]
+    for i, path in enumerate(paths):
+        Image.fromarray(np.random.default_rng(i).integers(0, 256, (40, 50, 3), "uint8")).save(path)
+    return paths
+
+
+@pytest.mark.parametrize("penalty", [False, True])
 def test_an_interrupted_run_that_is_resumed_ends_bit_for_bit_like_one_that_was_not(
-    tmp_path, monkeypatch
+    tmp_path, monkeypatch, natural, penalty
 ):
-    whole_run, whole = train(tmp_path / "whole", train_steps=9)
+    natural = natural if penalty else []
+    whole_run, whole = train(tmp_path / "whole", natural, train_steps=9)
     run, detector = run_in(tmp_path / "parts"), new_detector()
-    arguments = (some_images(), None, run, options(train_steps=9), CPU, torch.float32)
+    arguments = (some_images(), natural, run, options(train_steps=9), CPU)
     with monkeypatch.context() as patch:
         stop_after(4, patch)
         with pytest.raises(KeyboardInterrupt, match="step 4"):
@@ -167,21 +180,44 @@ def test_an_interrupted_run_that_is_resumed_ends_bit_for_bit_like_one_that_was_n
     assert losses_of(run) == losses_of(whole_run)
 
 
+def test_a_run_is_not_resumed_with_another_teacher(tmp_path):
+    run, _ = train(tmp_path)
+    other = new_detector()
+    next(other.teacher.parameters()).data += 0.01
+    with pytest.raises(training.InputError, match="another teacher"):
+        fit(other, some_images(), [], run, options(), CPU)
+
+
+def test_a_state_with_a_loss_that_is_not_finite_is_never_saved(tmp_path, monkeypatch):
+    """A row of the log covers many steps; a checkpoint may come due between two rows."""
+    monkeypatch.setattr(training, "MOST_ROWS", 1)
+    monkeypatch.setattr(training, "CHECKPOINT_SECONDS", -1)
+    real = training.Optimisation.step
+    steps = []
+
+    def step(self, loss):
+        steps.append(loss)
+        real(self, loss * float("nan") if len(steps) == 3 else loss)
+
+    monkeypatch.setattr(training.Optimisation, "step", step)
+    run, detector = run_in(tmp_path), new_detector()
+    with pytest.raises(FloatingPointError):
+        fit(detector, some_images(), [], run, options(train_steps=9), CPU)
+    saved = torch.load(run.checkpoint_file, weights_only=True)
+    assert saved["step"] == 3  # the loss of the fourth step shows what the third did
+    assert len(steps) == 4
+
+
 def test_a_finished_run_that_is_resumed_takes_no_further_step(tmp_path):
     run, detector = train(tmp_path)
     again = new_detector()
-    fit(again, some_images(), None, run, options(), CPU, torch.float32)
+    fit(again, some_images(), [], run, options(), CPU)
     assert same(detector.state_dict(), again.state_dict())
     assert len(losses_of(run)) == 6
 
 
-def test_natural_images_add_the_penalty(tmp_path):
-    from PIL import Image
-
-    paths = [tmp_path / f"{i}.png" for i in range(3)]
-    for i, path in enumerate(paths):
-        Image.fromarray(np.random.default_rng(i).integers(0, 256, (40, 50, 3), "uint8")).save(path)
-    run, _ = train(tmp_path / "run", natural=paths)
+def test_natural_images_add_the_penalty(tmp_path, natural):
+    run, _ = train(tmp_path / "run", natural)
     assert all(float(row["penalty"]) > 0 for row in losses_of(run))
 
 
@@ -189,19 +225,19 @@ def test_a_loss_that_is_not_finite_stops_the_run(tmp_path, monkeypatch):
     run, detector = run_in(tmp_path), new_detector()
     next(detector.student.parameters()).data.fill_(float("nan"))
     with pytest.raises(FloatingPointError, match="step 1"):
-        fit(detector, some_images(), None, run, options(), CPU, torch.float32)
+        fit(detector, some_images(), [], run, options(), CPU)
 
 
 def test_a_damaged_checkpoint_is_named(tmp_path):
     run, _ = train(tmp_path)
     run.checkpoint_file.write_bytes(run.checkpoint_file.read_bytes()[:1000])
     with pytest.raises(training.InputError, match=r"checkpoint\.pt"):
-        fit(new_detector(), some_images(), None, run, options(), CPU, torch.float32)
+        fit(new_detector(), some_images(), [], run, options(), CPU)
 
 
 def test_training_goes_on_in_bfloat16(tmp_path):
     run, detector = run_in(tmp_path), new_detector()
-    fit(detector, some_images(), None, run, options(), CPU, torch.bfloat16)
+    fit(detector, some_images(), [], run, options(precision="bf16"), CPU)
     assert all(np.isfinite(float(row["total"])) for row in losses_of(run))
     assert detector.teacher_mean.shape == (1, TEACHER_CHANNELS, 1, 1)
 
@@ -231,8 +267,8 @@ def test_a_training_step_never_waits_for_the_gpu(tmp_path, monkeypatch):
         torch.cuda.set_sync_debug_mode("error")  # from the second step on
 
     monkeypatch.setattr(Optimisation, "step", step)
-    monkeypatch.setattr(training, "save_checkpoint", lambda *_: None)
+    monkeypatch.setattr(training.Saving, "save", lambda *_: None)
     try:
-        fit(detector, some_images(), None, run, options(), device, torch.bfloat16)
+        fit(detector, some_images(), [], run, options(precision="bf16"), device)
     finally:
         torch.cuda.set_sync_debug_mode("default")

@@ -40,19 +40,19 @@ def pick_device(options: argparse.Namespace) -> torch.device:
     return device
 
 
-def pick_precision(options: argparse.Namespace, device: torch.device) -> torch.dtype:
-    """Return the dtype of --precision; auto is bf16 where the hardware multiplies it."""
+def pick_precision(options: argparse.Namespace, device: torch.device) -> str:
+    """Return --precision, one of PRECISIONS; auto is bf16 where the hardware multiplies it."""
     if options.precision != "auto":
         if options.precision == "fp16" and device.type != "cuda":
             raise InputError("--precision fp16 needs a CUDA device; use bf16 or fp32")
-        return PRECISIONS[options.precision]
+        return options.precision
     if device.type == "cuda":
         native = torch.cuda.get_device_capability(device) >= (8, 0)
     else:
         # AVX-512 BF16 or AMX instructions; without them bf16 is emulated, slower than fp32
         kinds = (torch.cpu._is_avx512_bf16_supported, torch.cpu._is_amx_tile_supported)
         native = device.type == "cpu" and any(kind() for kind in kinds)
-    return torch.bfloat16 if native else torch.float32
+    return "bf16" if native else "fp32"
 
 
 def autocast(device: torch.device, dtype: torch.dtype) -> contextlib.AbstractContextManager:

@@ -1,6 +1,5 @@
 """Score a test set: maps on disk, metrics, timings."""
 
-import argparse
 import contextlib
 import json
 import platform
@@ -12,10 +11,9 @@ import numpy as np
 import tifffile
 import torch
 import torchvision
-from PIL import Image
 from tqdm import tqdm
 
-from data.images import Size, decode, image_batches, in_background, normalise
+from data.images import Size, decode, image_batches, image_size, in_background, normalise
 from data.samples import GOOD, Category, InputError, Sample
 from models.detector import Detector
 from utils import metrics
@@ -74,7 +72,7 @@ def write_maps(
         synchronise(device)
         seconds += time.perf_counter() - begun
         for scores in maps.cpu().numpy():
-            with written_aside(map_path(folder, next(samples))) as aside:
+            with written_aside(map_path(folder, next(samples)), durable=False) as aside:
                 tifffile.imwrite(aside, scores)
     return seconds / len(paths)
 
@@ -92,8 +90,7 @@ def read_map(folder: Path, sample: Sample) -> np.ndarray:
         raise InputError(f"there is no map {path.with_suffix('.tiff')}") from error
     except (OSError, ValueError, tifffile.TiffFileError) as error:
         raise InputError(f"cannot read the map {path}: {error}") from error
-    with Image.open(sample.image) as image:
-        size = (image.height, image.width)
+    size = image_size(sample.image)
     if scores.shape != size:
         raise InputError(f"the map {path} is {scores.shape} but its image is {size}")
     if not np.isfinite(scores).all():
@@ -110,7 +107,7 @@ def check_maps(category: Category, folder: Path) -> None:
 
 
 def measure(category: Category, folder: Path, workers: int) -> dict:
-    """Return the metrics of the maps in `folder`: DESIGN's metrics file, without timings.
+    """Return the metrics of the maps in `folder`, as in the metrics file but without timings.
 
     With a defects_config they are LOCO's, by sPRO, otherwise MVTec AD's, by AU-PRO. An image's
     score is its map's maximum. Raises InputError for a bad map or mask.
@@ -147,8 +144,7 @@ def regions_of(sample: Sample, category: Category) -> list[Region]:
     """Return the regions that PRO, or with a defects_config sPRO, averages over."""
     if not sample.masks:
         return []
-    with Image.open(sample.image) as image:
-        size = (image.height, image.width)
+    size = image_size(sample.image)
     if category.defects_config is None:
         return components(sample.masks, size)
     return channels(sample.masks, size, category.defects_config)
@@ -208,15 +204,15 @@ def evaluate(
     category: Category,
     size: Size,
     device: torch.device,
-    options: argparse.Namespace,
+    workers: int,
+    seed: int,
     save_maps: bool = True,
 ) -> dict:
     """Score the test set, write its maps and the metrics file; return the metrics.
 
-    `options` are the run's `seed` and how many `workers` decode. Raises InputError for a bad image
-    or mask.
+    `seed` is of the training. Raises InputError for a bad image or mask.
     """
-    begun, workers = time.perf_counter(), options.workers
+    begun = time.perf_counter()
     with contextlib.nullcontext(run.maps_folder) if save_maps else run.scratch() as maps:
         seconds = write_maps(detector, category, size, device, workers, maps)
         result = measure(category, maps, workers)
@@ -230,7 +226,7 @@ def evaluate(
             "scoring_per_image": seconds,
         },
         "versions": versions(),
-        "seed": options.seed,
+        "seed": seed,
     }
     with written_aside(run.metrics_file) as aside:
         aside.write_text(json.dumps(result, indent=2) + "\n")

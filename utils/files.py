@@ -12,12 +12,18 @@ from safetensors.torch import save
 
 
 @contextmanager
-def written_aside(path: Path) -> Iterator[Path]:
-    """Give a temporary name beside `path`; rename it to `path` if the block succeeds."""
+def written_aside(path: Path, durable: bool = True) -> Iterator[Path]:
+    """Give a temporary name beside `path`; rename it to `path` if the block succeeds.
+
+    A `durable` file is on the disk before its name is, so a power cut leaves the old or the new.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
     aside = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
         yield aside
+        if durable:
+            with aside.open("rb") as file:
+                os.fsync(file.fileno())
         os.replace(aside, path)
     finally:
         aside.unlink(missing_ok=True)

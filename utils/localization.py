@@ -21,6 +21,7 @@ from utils.pixels import PixelCounts, ReadMap, ReadRegions, Settled
 
 SPRO_LIMITS = (0.01, 0.05, 0.1, 0.3, 1.0)  # false positive rates up to which sPRO is integrated
 PRO_LIMIT = 0.3
+MOST_WORKERS = 16  # each has two maps waiting
 CURVE_POINTS = 500
 COARSE = 2 / (CURVE_POINTS - 2)  # steps of FPR + (s)PRO, which go from 0 to 2 in all
 FINE = COARSE / 16
@@ -55,8 +56,9 @@ def localize(
     `groups` names the group of each image, `subsets` the groups of each subset. Its negatives are
     the pixels of their images outside of all regions. `read_map` and `read_regions` take an
     image's number and are called from `workers` threads, `read_map` once for each pass. Held in
-    memory are 0.4 GiB of negatives and 12 bytes for each region pixel.
+    memory are 0.4 GiB of negatives, 5 bytes for each region pixel, and a few maps for each worker.
     """
+    workers = min(workers, MOST_WORKERS)
     names = list(dict.fromkeys(groups))
     pixels = PixelCounts(read_map, read_regions, [names.index(group) for group in groups])
     members = {name: [names.index(g) for g in of if g in names] for name, of in subsets.items()}

@@ -5,6 +5,7 @@ command line; the last one that speaks wins.
 """
 
 import argparse
+import os
 import signal
 import sys
 import warnings
@@ -31,9 +32,10 @@ class ShowDefaults(argparse.ArgumentDefaultsHelpFormatter):
 class Parser(argparse.ArgumentParser):
     """An argparse parser whose errors are exceptions, so that all errors are printed alike."""
 
-    def __init__(self, description: str, presets: bool = True, prog: str | None = None):
+    def __init__(self, description: str, presets: bool = True, **more):
         self.presets = presets  # read the preset of the chosen dataset
-        super().__init__(prog, None, description, formatter_class=ShowDefaults, allow_abbrev=False)
+        more |= {"formatter_class": ShowDefaults, "allow_abbrev": False}
+        super().__init__(description=description, **more)
         self.add_argument("--debug", action="store_true", help="show a traceback on errors")
 
     def error(self, message: str):
@@ -53,6 +55,11 @@ def add_dataset_options(
             group.add_argument(f"--{dataset.option}", type=Path, help=where)
 
 
+def dataset_path(options: argparse.Namespace, dataset: str) -> Path | None:
+    """Return the path option of `dataset`; None when it was not given, or there is none."""
+    return getattr(options, f"{dataset}_path", None)
+
+
 def add_machine_options(parser: argparse.ArgumentParser, trains: bool = True) -> None:
     """Add what says where and, for a command that `trains`, in which precision to compute."""
     group = parser.add_argument_group("machine")
@@ -65,7 +72,9 @@ def add_machine_options(parser: argparse.ArgumentParser, trains: bool = True) ->
             default="auto",
             help="of training; auto is bf16 where the hardware multiplies it, else fp32",
         )
-    group.add_argument("--workers", type=int, default=4, help="background threads or processes")
+    workers = 4 if trains else os.cpu_count()
+    text = "background threads or processes"
+    group.add_argument("--workers", type=int, default=workers, help=text)
 
 
 def add_config_option(parser: argparse.ArgumentParser) -> None:
@@ -125,9 +134,9 @@ def preset_tokens(parser: argparse.ArgumentParser, path: Path) -> list[str]:
 
 
 def resolved(options: argparse.Namespace) -> dict:
-    """Return the options that repeat this run, as plain YAML values."""
+    """Return the options that repeat this run from anywhere, as plain YAML values."""
     kept = {k: v for k, v in vars(options).items() if k not in (*FLAGS, "config")}
-    return {k: str(v) if isinstance(v, Path) else v for k, v in kept.items()}
+    return {k: str(v.resolve()) if isinstance(v, Path) else v for k, v in kept.items()}
 
 
 def check_positive(options: argparse.Namespace, *names: str) -> list[str]:

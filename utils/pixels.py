@@ -184,7 +184,7 @@ class PixelCounts:
 
     def __init__(self, read_map: ReadMap, read_regions: ReadRegions, groups: Sequence[int]):
         self.read_map, self.read_regions, self.groups = read_map, read_regions, groups
-        self.images: dict[int, Positives] = {}
+        self.images: list[Positives | None] = [None] * len(groups)
         self.negatives, self.positives, self.regions = np.zeros((3, max(groups) + 1), int)
         self.sample: list[np.ndarray] = []  # of all negatives
 
@@ -203,10 +203,10 @@ class PixelCounts:
             beyond = zip(scores, above.tolist(), tied.tolist(), strict=True)
             negatives = [Negatives(*fields) for fields in beyond]
 
-            def settle(bounds: tuple[float, float], negatives=negatives, ceiling=ceiling) -> T:
+            def work(bounds: tuple[float, float], negatives=negatives, ceiling=ceiling) -> T:
                 return use(self._settled(negatives, ceiling, bounds))
 
-            yield from in_background(settle, self._chunks(store.floor, ceiling), workers)
+            yield from in_background(work, self._chunks(store.floor, ceiling), workers)
             above += tied + store.counts
             ceiling, what = store.floor, f"{what.removesuffix(AGAIN)}{AGAIN}"
 
@@ -250,7 +250,7 @@ class PixelCounts:
 
     def _chunks(self, floor: float, ceiling: float) -> list[tuple[float, float]]:
         """Cut (floor, ceiling] into ranges of about CHUNK region pixels, the highest first."""
-        parts = [image.scores[image.between(floor, ceiling)] for image in self.images.values()]
+        parts = [image.scores[image.between(floor, ceiling)] for image in self.images]
         cuts = np.sort(np.concatenate([part[::SAMPLE] for part in parts]))[:: CHUNK // SAMPLE]
         return list(pairwise(sorted({floor, *cuts.tolist(), ceiling})))[::-1]
 
@@ -258,12 +258,12 @@ class PixelCounts:
         self, negatives: list[Negatives], ceiling: float, bounds: tuple[float, float]
     ) -> Settled:
         """Count the negatives above every region pixel within `bounds`."""
-        found = [(number, image, image.between(*bounds)) for number, image in self.images.items()]
-        crowded = sum(part.stop - part.start for *_, part in found) > 4 * CHUNK  # by equal scores
-        lines = [image.lines(part, crowded) for _, image, part in found]
+        found = [(image, image.between(*bounds)) for image in self.images]
+        crowded = sum(part.stop - part.start for _, part in found) > 4 * CHUNK  # by equal scores
+        lines = [image.lines(part, crowded) for image, part in found]
         scores, pixels, gains = (np.concatenate(column) for column in zip(*lines, strict=True))
         sizes = [len(line[0]) for line in lines]
-        group = np.repeat(np.array([self.groups[n] for n, *_ in found], np.int16), sizes)
+        group = np.repeat(np.array(self.groups, np.int16), sizes)
         order = np.argsort(scores)
         counts = [kind.count(scores[order], ceiling) for kind in negatives]
         above, not_below = ([c[::-1] for c in column] for column in zip(*counts, strict=True))

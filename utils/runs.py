@@ -1,6 +1,7 @@
 """The output folder: where everything of a run lies; save, load, lock."""
 
 import os
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -15,6 +16,7 @@ from safetensors.torch import load_file
 
 from data.samples import InputError
 from models.detector import Detector, build_detector
+from models.gfencoder import Size
 from utils.files import read_about, save_tensors, written_aside
 
 
@@ -22,7 +24,7 @@ from utils.files import read_about, save_tensors, written_aside
 class Run:
     """One trained category below an output folder.
 
-    A `replacement` is trained beside a finished run, which stays until `take_over`.
+    A `replacement` is trained and evaluated beside a former run, which stays until `take_over`.
     """
 
     output: Path
@@ -53,10 +55,14 @@ class Run:
 
     @property
     def maps_folder(self) -> Path:
+        if self.replacement:
+            return self.folder / "maps"
         return self.output / "anomaly_maps" / self.dataset / self.subdataset
 
     @property
     def metrics_file(self) -> Path:
+        if self.replacement:
+            return self.folder / "metrics.json"
         return self.output / "metrics" / self.dataset / f"{self.subdataset}.json"
 
     @contextmanager
@@ -74,6 +80,8 @@ class Run:
         self.folder.mkdir(parents=True, exist_ok=True)
         try:
             with FileLock(self.folder / ".lock", timeout=0):
+                for part in self.folder.glob(".*.part"):  # of a process that was killed
+                    shutil.rmtree(part) if part.is_dir() else part.unlink()
                 yield
         except Timeout as error:
             raise InputError(
@@ -90,14 +98,20 @@ class Run:
     def take_over(self) -> None:
         """Put a finished replacement in the former run's place.
 
-        The detector moves last: as long as it is here, a crash in between can be made good by
-        calling this again.
+        The checkpoint moves first and the detector last, so that a crash in between shows and can
+        be made good by calling this again.
         """
         former = replace(self, replacement=False)
-        for path in (former.metrics_file, *former.folder.glob("events.*")):
-            path.unlink(missing_ok=True)
-        for path in sorted(self.folder.iterdir(), key=self.detector_file.__eq__):
-            os.replace(path, former.folder / path.name)
+        for path in former.folder.glob("events.*"):
+            path.unlink()
+        special = {self.maps_folder: former.maps_folder, self.metrics_file: former.metrics_file}
+        order = {self.checkpoint_file: -1, self.detector_file: 1}
+        for path in sorted(self.folder.iterdir(), key=lambda path: order.get(path, 0)):
+            target = special.get(path, former.folder / path.name)
+            target.parent.mkdir(parents=True, exist_ok=True)
+            if path.is_dir():
+                shutil.rmtree(target, ignore_errors=True)
+            os.replace(path, target)
         self.folder.rmdir()
 
     def write_config(self, config: dict) -> None:
@@ -117,17 +131,20 @@ class Run:
 
     def read_training_seconds(self) -> float | None:
         """Return how long training took, all sessions together; None when that is not known."""
-        path = self.checkpoint_file
-        if not path.exists():
+        try:
+            state = torch.load(
+                self.checkpoint_file, map_location="cpu", weights_only=True, mmap=True
+            )
+            return state["seconds"]
+        except Exception:  # a file that is cut short fails in any way, and this is only a timing
             return None
-        return torch.load(path, map_location="cpu", weights_only=True, mmap=True)["seconds"]
 
-    def save_detector(self, detector: Detector, model: str, model_size: str, size) -> None:
+    def save_detector(self, detector: Detector, model: str, model_size: str, size: Size) -> None:
         """Write the trained and calibrated detector; `size` is its (height, width)."""
         about = {"model": model, "model_size": model_size, "image_size": list(size)}
         save_tensors(detector.state_dict(), self.detector_file, about)
 
-    def load_detector(self, device: torch.device) -> tuple[Detector, tuple[int, int]]:
+    def load_detector(self, device: torch.device) -> tuple[Detector, Size]:
         """Read a trained detector in evaluation mode, and the (height, width) it works at.
 
         Raises InputError when the file is missing, damaged, or not one of ours.

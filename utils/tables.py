@@ -7,6 +7,7 @@ import csv
 import io
 import json
 import sys
+import warnings
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
@@ -110,8 +111,16 @@ def rows(dataset: str, categories: dict[str, dict]) -> dict[str, Row]:
 
 
 def write_csv(output: Path) -> None:
-    """Write results.csv: one row a category, then the mean, of every dataset evaluated so far."""
-    tables = {dataset: [rows(dataset, r)] for dataset, r in read_results(output).items()}
+    """Write results.csv: one row a category, then the mean, of every dataset evaluated so far.
+
+    A damaged metrics file, of whichever category, only gives a warning: nothing else is lost by it.
+    """
+    try:
+        results = read_results(output)
+    except InputError as error:
+        warnings.warn(f"{output / 'results.csv'} is not written: {error}", stacklevel=2)
+        return
+    tables = {dataset: [rows(dataset, r)] for dataset, r in results.items()}
     with written_aside(output / "results.csv") as aside:
         aside.write_text(as_csv(tables), newline="")
 

@@ -2,7 +2,7 @@
 
 import argparse
 import csv
-import pickle
+import hashlib
 import time
 from collections.abc import Iterator
 from functools import lru_cache
@@ -11,13 +11,14 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from torch import nn
 from tqdm import tqdm
 
 from data.images import Size, jitter, normalise
-from data.natural import NaturalImages, natural_loader, penalty_view
+from data.natural import NaturalImages, load_batches, penalty_view
 from data.samples import InputError
 from models.detector import Detector
-from utils.devices import autocast
+from utils.devices import PRECISIONS, autocast
 from utils.files import written_aside
 from utils.interrupts import Interrupts
 from utils.runs import Run
@@ -27,6 +28,7 @@ WEIGHT_DECAY = 1e-5
 DECAY_AT, DECAY = 0.95, 0.1  # after this part of the steps the learning rate is multiplied by that
 CHECKPOINT_SECONDS = 60
 MOST_ROWS = 1000  # of losses.csv, about
+NOT_FINITE = "try --precision fp32"
 TERMS = ("hard", "autoencoder", "student_autoencoder", "penalty")
 
 
@@ -126,7 +128,7 @@ class LossLog:
         means = (self.sums / self.count).tolist()
         total = sum(means)
         if not np.isfinite(total):
-            raise FloatingPointError(f"the loss is {total} near step {step}: try --precision fp32")
+            raise FloatingPointError(f"the loss is {total} near step {step}: {NOT_FINITE}")
         csv.writer(self.file).writerow((step, total, *means, learning_rate))
         self.file.flush()
         if self.tensorboard:
@@ -135,6 +137,11 @@ class LossLog:
         self.sums.zero_()
         self.count = 0
         return total
+
+    def check(self, step: int) -> None:
+        """Raise FloatingPointError when a loss since the last row is not finite."""
+        if not self.sums.isfinite().all():
+            raise FloatingPointError(f"the loss is not finite near step {step}: {NOT_FINITE}")
 
     def close(self) -> None:
         self.file.close()
@@ -152,41 +159,35 @@ def open_tensorboard(folder: Path, start: int):
 
 
 def natural_batches(
-    paths: list[Path] | None, size: Size, options: argparse.Namespace, steps: range
+    paths: list[Path], size: Size, options: argparse.Namespace, steps: range
 ) -> Iterator[torch.Tensor | None]:
     """Yield the penalty's natural images for each step, uint8 (B, 3, H, W); None without any."""
     if not paths:
         return repeat(None)
     images = NaturalImages(paths, size, options.seed, penalty_view)
-    return iter(natural_loader(images, options.batch_size, steps, options.workers))
+    return load_batches(images, options.batch_size, steps, options.workers)
 
 
 def fit(
     detector: Detector,
     images: torch.Tensor,
-    natural: list[Path] | None,
+    natural: list[Path],
     run: Run,
     options: argparse.Namespace,
     device: torch.device,
-    dtype: torch.dtype,
 ) -> None:
     """Train student and autoencoder on `images`, uint8 (N, 3, H, W).
 
     Goes on from the run's checkpoint if there is one. Checkpoints once a minute, and when
     interrupted, which raises KeyboardInterrupt. The same options and seed give the same weights.
     """
-    steps, seed = options.train_steps, options.seed
+    steps, seed, dtype = options.train_steps, options.seed, PRECISIONS[options.precision]
     detector.train()
     optimisation = Optimisation(detector, steps, device, dtype)
-    start, seconds = load_checkpoint(run, detector, optimisation, device)
+    start, seconds = load_checkpoint(run, detector, optimisation)
     log = LossLog(run, start, device)
+    saving = Saving(run, detector, optimisation, log, seconds)
     every = max(1, steps // MOST_ROWS)
-    begun = saved = time.monotonic()
-
-    def checkpoint(step: int) -> None:
-        spent = seconds + time.monotonic() - begun
-        save_checkpoint(run, detector, optimisation, step, spent)
-
     images = images.to(device)
     streamed = natural_batches(natural, images.shape[-2:], options, range(start, steps))
     bar = tqdm(range(start, steps), "training", steps, initial=start, unit="step", leave=False)
@@ -207,41 +208,74 @@ def fit(
                 if done % every == 0 or done == steps:  # reading the loss waits for the device
                     total = log.write(done, optimisation.schedule.get_last_lr()[0])
                     bar.set_postfix(loss=f"{total:.4f}")
-                if time.monotonic() - saved > CHECKPOINT_SECONDS:
-                    checkpoint(done)
-                    saved = time.monotonic()
+                if saving.due() or done == steps or interrupts.requested:
+                    saving.save(done)
                 if interrupts.requested:
-                    checkpoint(done)
                     raise KeyboardInterrupt(f" at step {done}; --resume goes on from there")
     finally:
         bar.close()
         log.close()
-    if start < steps:
-        checkpoint(steps)
 
 
-def save_checkpoint(
-    run: Run, detector: Detector, optimisation: Optimisation, step: int, seconds: float
-) -> None:
-    """Write the training state after `step` steps, one dict of tensors and numbers."""
-    trained = {k: v for k, v in detector.state_dict().items() if not k.startswith("teacher.")}
-    state = {"step": step, "seconds": seconds, "detector": trained}
-    with written_aside(run.checkpoint_file) as aside:
-        torch.save(state | {"optimisation": optimisation.state_dict()}, aside)
+class Saving:
+    """When and how the training state is saved: one dict of tensors and numbers."""
+
+    def __init__(
+        self, run: Run, detector: Detector, optimisation: Optimisation, log: LossLog, spent: float
+    ):
+        self.run, self.detector, self.optimisation = run, detector, optimisation
+        self.log, self.spent = log, spent  # seconds of earlier sessions
+        self.teacher = fingerprint(detector.teacher)
+        self.begun = self.saved = time.monotonic()
+
+    def due(self) -> bool:
+        """Tell whether the last checkpoint is old."""
+        return time.monotonic() - self.saved > CHECKPOINT_SECONDS
+
+    def save(self, step: int) -> None:
+        """Write the checkpoint after `step` steps, unless the loss has ceased to be finite."""
+        self.log.check(step)
+        state = {
+            "step": step,
+            "seconds": self.spent + time.monotonic() - self.begun,
+            "teacher": self.teacher,
+            "detector": without_teacher(self.detector),
+            "optimisation": self.optimisation.state_dict(),
+        }
+        with written_aside(self.run.checkpoint_file) as aside:
+            torch.save(state, aside)
+        self.saved = time.monotonic()
 
 
-def load_checkpoint(
-    run: Run, detector: Detector, optimisation: Optimisation, device: torch.device
-) -> tuple[int, float]:
-    """Continue from the run's checkpoint: (steps done, seconds spent); (0, 0) without one."""
-    if not run.checkpoint_file.exists():
+def without_teacher(detector: Detector) -> dict[str, torch.Tensor]:
+    """Return what of a detector is not in the teacher's own file."""
+    return {k: v for k, v in detector.state_dict().items() if not k.startswith("teacher.")}
+
+
+def fingerprint(network: nn.Module) -> str:
+    """Return what tells a network's weights from others'."""
+    digest = hashlib.sha256()
+    for tensor in network.state_dict().values():
+        digest.update(tensor.detach().cpu().contiguous().numpy().tobytes())
+    return digest.hexdigest()
+
+
+def load_checkpoint(run: Run, detector: Detector, optimisation: Optimisation) -> tuple[int, float]:
+    """Continue from the run's checkpoint: (steps done, seconds spent); (0, 0) without one.
+
+    Raises InputError when it is damaged, or was made with another teacher.
+    """
+    path = run.checkpoint_file
+    if not path.exists():
         return 0, 0.0
     try:
-        state = torch.load(run.checkpoint_file, map_location="cpu", weights_only=True)
-    except (OSError, RuntimeError, EOFError, pickle.UnpicklingError) as error:
-        raise InputError(
-            f"{run.checkpoint_file} is damaged: begin anew with --overwrite"
-        ) from error
-    detector.load_state_dict(state["detector"], strict=False)  # the teacher comes from its own file
-    optimisation.load_state_dict(state["optimisation"])
+        state = torch.load(path, map_location="cpu", weights_only=True)
+        same = state["teacher"] == fingerprint(detector.teacher)
+        if same:
+            detector.load_state_dict(state["detector"], strict=False)
+            optimisation.load_state_dict(state["optimisation"])
+    except Exception as error:  # a cut file fails in any way
+        raise InputError(f"{path} is damaged: begin anew with --overwrite ({error})") from error
+    if not same:
+        raise InputError(f"{path} was trained with another teacher: give its --weights")
     return state["step"], state["seconds"]
