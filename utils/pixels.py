@@ -79,10 +79,13 @@ class Positives:
         return slice(*np.searchsorted(self.scores, ends, "right"))
 
     def lines(self, part: slice, join: bool) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Return (scores, pixels, gains) of a part; `join` makes one line of equal scores."""
+        """Return (scores, pixels, gains) of a part; `join` makes one line of equal scores.
+
+        Without it, `pixels` is empty: each line is one.
+        """
         scores, gains = self.scores[part], self.kinds[self.gains[part]]
         if not join:
-            return scores, np.ones(len(scores), np.int32), gains
+            return scores, self.scores[:0], gains
         scores, line, pixels = np.unique(scores, return_inverse=True, return_counts=True)
         return scores, pixels, np.bincount(line, gains, len(scores))
 
@@ -203,8 +206,8 @@ class PixelCounts:
             beyond = zip(scores, above.tolist(), tied.tolist(), strict=True)
             negatives = [Negatives(*fields) for fields in beyond]
 
-            def work(bounds: tuple[float, float], negatives=negatives, ceiling=ceiling) -> T:
-                return use(self._settled(negatives, ceiling, bounds))
+            def work(parts: list[slice], negatives=negatives, ceiling=ceiling) -> T:
+                return use(self._settled(negatives, ceiling, parts))
 
             yield from in_background(work, self._chunks(store.floor, ceiling), workers)
             above += tied + store.counts
@@ -248,22 +251,30 @@ class PixelCounts:
             self.regions[group] += self.images[image].regions
         return tied
 
-    def _chunks(self, floor: float, ceiling: float) -> list[tuple[float, float]]:
-        """Cut (floor, ceiling] into ranges of about CHUNK region pixels, the highest first."""
-        parts = [image.scores[image.between(floor, ceiling)] for image in self.images]
-        cuts = np.sort(np.concatenate([part[::SAMPLE] for part in parts]))[:: CHUNK // SAMPLE]
-        return list(pairwise(sorted({floor, *cuts.tolist(), ceiling})))[::-1]
+    def _chunks(self, floor: float, ceiling: float) -> Iterator[list[slice]]:
+        """Yield where in each image's region pixels those of the next lower scores are.
 
-    def _settled(
-        self, negatives: list[Negatives], ceiling: float, bounds: tuple[float, float]
-    ) -> Settled:
-        """Count the negatives above every region pixel within `bounds`."""
-        found = [(image, image.between(*bounds)) for image in self.images]
-        crowded = sum(part.stop - part.start for _, part in found) > 4 * CHUNK  # by equal scores
-        lines = [image.lines(part, crowded) for image, part in found]
-        scores, pixels, gains = (np.concatenate(column) for column in zip(*lines, strict=True))
-        sizes = [len(line[0]) for line in lines]
-        group = np.repeat(np.array(self.groups, np.int16), sizes)
+        Each time they are about CHUNK, from the ceiling down to the floor.
+        """
+        sample = [image.scores[image.between(floor, ceiling)][::SAMPLE] for image in self.images]
+        cuts = np.sort(np.concatenate(sample))[:: CHUNK // SAMPLE].tolist()
+        cuts = np.array(sorted({floor, *cuts, ceiling}), np.float32)
+        places = np.stack([np.searchsorted(i.scores, cuts, "right") for i in self.images], 1)
+        for high, low in pairwise(places[::-1].tolist()):
+            if low != high:
+                yield [slice(start, end) for start, end in zip(low, high, strict=True)]
+
+    def _settled(self, negatives: list[Negatives], ceiling: float, parts: list[slice]) -> Settled:
+        """Count the negatives above some of each image's region pixels."""
+        crowded = sum(part.stop - part.start for part in parts) > 4 * CHUNK  # by equal scores
+        found = zip(self.groups, self.images, parts, strict=True)
+        lines = [
+            (g, *image.lines(part, crowded)) for g, image, part in found if part.start < part.stop
+        ]
+        groups, scores, pixels, gains = zip(*lines, strict=True)
+        group = np.repeat(np.array(groups, np.int16), [len(part) for part in scores])
+        scores, gains = np.concatenate(scores), np.concatenate(gains)
+        pixels = np.concatenate(pixels) if crowded else np.ones(len(scores), np.int32)
         order = np.argsort(scores)
         counts = [kind.count(scores[order], ceiling) for kind in negatives]
         above, not_below = ([c[::-1] for c in column] for column in zip(*counts, strict=True))
