@@ -90,15 +90,18 @@ def load_category(run: Run, options: argparse.Namespace) -> tuple[Category, int]
     path = dataset_path(options, run.dataset) or config.get(f"{run.dataset}_path")
     root = find_root(run.dataset, path and Path(path))
     seed = config.get("seed", 0)
-    category = read_category(run.dataset, root, run.subdataset, seed)
-    if not category.test:
-        raise InputError(f"{root} has no test images for {run.subdataset}")
-    return category, seed
+    return read_category(run.dataset, root, run.subdataset, seed), seed
 
 
-def evaluate_run(run: Run, options: argparse.Namespace, device: torch.device) -> dict:
-    """Return the metrics of one run, of its detector or of the maps in --maps_dir."""
+def evaluate_run(run: Run, options: argparse.Namespace, device: torch.device) -> dict | None:
+    """Return the metrics of one run, of its detector or of the maps in --maps_dir.
+
+    None, and a note, for a category without test images: it can be trained, so it is no error.
+    """
     category, seed = load_category(run, options)
+    if not category.test:
+        print(f"{run.dataset}/{run.subdataset} has no test images", file=sys.stderr)
+        return None
     if options.maps_dir:
         folder = maps_folder(options.maps_dir, run)
         check_maps(category, folder)
@@ -117,10 +120,11 @@ def evaluate_runs(
         try:
             metrics = evaluate_run(run, options, device)
         except InputError as error:
-            name = f"{run.dataset}/{run.subdataset} in {run.output}"
-            print(f"error: {name}: {error}", file=sys.stderr)
+            place = "" if options.maps_dir else f" in {run.output}"
+            print(f"error: {run.dataset}/{run.subdataset}{place}: {error}", file=sys.stderr)
             failed = True
-        else:
+            continue
+        if metrics is not None:
             results.setdefault(run.dataset, {})[run.subdataset] = metrics
     return results, failed
 

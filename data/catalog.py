@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from data import demo, folder, mvtec, visa
-from data.samples import Category, InputError
+from data.samples import GOOD, Category, InputError
 
 
 @dataclass(frozen=True)
@@ -93,6 +93,8 @@ def read_category(dataset: str, root: Path, name: str | None, seed: int) -> Cate
         name = found[0]
     if name not in found:
         there = f"choose one of {', '.join(found)}" if found else f"{root} holds none; {entry.hint}"
+        if not found and (root / "train" / GOOD).is_dir():
+            there = f"{root} is itself a category: give the folder above it"
         given = f"--subdataset {name} is no category there" if name else "--subdataset is missing"
         raise InputError(f"{given}: {there}")
     return entry.read(root, name, seed)

@@ -21,7 +21,7 @@ import inference
 import main
 from data.samples import InputError
 from models.pdn import pdn_small
-from tests.conftest import REPOSITORY, SIZE, make_mvtec_ad, make_product
+from tests.conftest import REPOSITORY, SIZE, fill, make_mvtec_ad, make_product
 from utils.options import parse
 from utils.runs import Run
 
@@ -110,6 +110,17 @@ def test_a_run_whose_images_are_gone_does_not_stop_the_others(world, tmp_path, c
     assert "gone" in shown.err
     again = ["--folder_path", world / "bolt", "--dataset", "folder"]
     assert run_inference(tmp_path / "output", *again) == 0  # the dataset has moved
+
+
+def test_a_category_without_test_images_is_no_error(world, tmp_path, capsys):
+    fill(tmp_path / "nut" / "train" / "good", 4)
+    own = ["--folder_path", str(tmp_path / "nut"), "--output_dir", str(tmp_path / "output")]
+    run_main("--dataset", "folder", *own, "--weights", f"{world}/teacher.pth", *TINY)
+    capsys.readouterr()
+    assert run_inference(tmp_path / "output") == 0
+    shown = capsys.readouterr()
+    assert shown.out == ""
+    assert "folder/nut has no test images" in shown.err
 
 
 def test_an_unfinished_run_is_named_with_the_mend(world, tmp_path, capsys):

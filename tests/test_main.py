@@ -170,7 +170,7 @@ def test_a_takeover_that_is_cut_off_anywhere_is_made_good(
     moves, move = [], os.replace
 
     def cut_off(source, target):
-        if Path(source).parent.name == ".bolt.new" and Path(target).parent.name == "bolt":
+        if ".bolt.new" in Path(source).parts and ".bolt.new" not in Path(target).parts:
             moves.append(target)
             if len(moves) > moved:
                 raise KeyboardInterrupt
@@ -340,6 +340,12 @@ def test_a_killed_run_leaves_no_half_file_and_its_lock_is_free(product, teacher,
     run_main(*line)  # no checkpoint was due yet: it begins anew
     assert not list(tmp_path.rglob("*.part"))
     assert Run(tmp_path, "folder", "bolt").metrics_file.exists()
+
+
+def test_an_output_folder_that_cannot_be_is_named(product, teacher, tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(InputError, match=r"--output_dir .*file cannot be written"):
+        run_main(*arguments(product, teacher, tmp_path / "file"))
 
 
 def test_a_full_disk_is_one_line_and_keeps_what_was_there(product, teacher, tmp_path, monkeypatch):

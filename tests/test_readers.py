@@ -608,6 +608,12 @@ def test_a_saturation_that_makes_no_sense_is_named(tmp_path, change):
     assert str(path) in str(caught.value)
 
 
+def test_a_path_that_is_itself_a_category_is_told_so(tmp_path):
+    make_mvtec_ad(tmp_path, "bottle")
+    with pytest.raises(InputError, match="itself a category"):
+        read_category("mvtec_ad", tmp_path / "bottle", "bottle", seed=0)
+
+
 # Real datasets
 
 

@@ -77,7 +77,12 @@ class Run:
 
         The system frees the lock when a process dies. Raises InputError when it is taken.
         """
-        self.folder.mkdir(parents=True, exist_ok=True)
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise InputError(
+                f"--output_dir {self.output} cannot be written: {error.strerror}"
+            ) from error
         try:
             with FileLock(self.folder / ".lock", timeout=0):
                 for part in self.folder.glob(".*.part"):  # of a process that was killed
