@@ -212,7 +212,7 @@ def test_an_interrupted_sweep_stops_its_training_and_goes_on_later(world, tmp_pa
         process.send_signal(signal.SIGINT)
         errors = process.stderr.read()  # ends when the last process that writes to it has ended
     assert process.returncode == 130
-    assert "interrupted: the same command goes on from here" in errors
+    assert "interrupted: the same command, without --overwrite, goes on from here" in errors
     assert "; --resume goes on from there" in errors
     assert run.checkpoint_file.exists()
 
