@@ -56,7 +56,7 @@ def localize(
     `groups` names the group of each image, `subsets` the groups of each subset. Its negatives are
     the pixels of their images outside of all regions. `read_map` and `read_regions` take an
     image's number and are called from `workers` threads, `read_map` once for each pass. Held in
-    memory are 0.4 GiB of negatives, 5 bytes for each region pixel, and a few maps for each worker.
+    memory are 0.3 GiB of negatives, 5 bytes for each region pixel, and a few maps for each worker.
     """
     workers = min(workers, MOST_WORKERS)
     names = list(dict.fromkeys(groups))

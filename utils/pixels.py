@@ -16,7 +16,7 @@ from tqdm import tqdm
 from data.images import in_background
 from utils.ground_truth import Region
 
-NEGATIVES_IN_MEMORY = 96 * 2**20  # 384 MiB of scores
+NEGATIVES_IN_MEMORY = 80 * 2**20  # 320 MiB of scores
 CHUNK = 2**17  # region pixels settled at once: what they need stays in the processor's cache
 SAMPLE = 997  # one score in so many tells well enough where to cut
 FILL = 0.95  # of the store, as the sample foretells; more than it holds costs another pass
