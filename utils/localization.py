@@ -59,10 +59,13 @@ def localize(
     memory are 0.3 GiB of negatives, 5 bytes for each region pixel, and a few maps for each worker.
     """
     workers = min(workers, MOST_WORKERS)
-    names = list(dict.fromkeys(groups))
-    pixels = PixelCounts(read_map, read_regions, [names.index(group) for group in groups])
-    members = {name: [names.index(g) for g in of if g in names] for name, of in subsets.items()}
-
+    # Groups that are in the same subsets need not be told apart.
+    kinds = [tuple(name for name, of in subsets.items() if group in of) for group in groups]
+    numbers = {kind: number for number, kind in enumerate(dict.fromkeys(kinds))}
+    pixels = PixelCounts(read_map, read_regions, [numbers[kind] for kind in kinds])
+    members = {
+        name: [number for kind, number in numbers.items() if name in kind] for name in subsets
+    }
     different = {tuple(of) for of in members.values()}  # a single defect is all there is
 
     def sums(settled: Settled) -> dict[tuple[int, ...], Sums | None]:
