@@ -8,7 +8,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
+
+from models.detector import Detector, build_detector
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 SHARED = REPOSITORY.parent / "shared"
@@ -92,6 +95,18 @@ def make_product(root: Path) -> None:
     (root / "ground_truth" / "stain").mkdir(parents=True)
     for index in range(2):
         stain_mask().save(root / "ground_truth" / "stain" / f"{index:03}.png")
+
+
+def disagreeing_detector(model: str, size: tuple[int, int]) -> Detector:
+    """Make a small detector whose three networks disagree about something."""
+    torch.manual_seed(3)
+    detector = build_detector(model, "small", size)
+    for network in (detector.teacher, detector.student, detector.autoencoder):
+        for parameter in network.parameters():
+            parameter.data *= 1.5
+    detector.teacher_mean.normal_(0, 0.05)
+    detector.teacher_std.uniform_(0.1, 0.4)
+    return detector
 
 
 @pytest.fixture

@@ -11,7 +11,7 @@ from torch.nn import functional as F
 
 from data.images import load_images
 from data.samples import InputError
-from models.detector import build_detector
+from tests.conftest import disagreeing_detector
 from utils.calibration import ChannelMoments, calibrate, set_teacher_statistics
 
 CHANNELS = 384
@@ -24,15 +24,7 @@ CALIBRATED = ("student_quantiles", "autoencoder_quantiles", "threshold")
 
 @pytest.fixture
 def detector():
-    """Make a small detector whose three networks disagree about something."""
-    torch.manual_seed(3)
-    detector = build_detector("efficientad", "small", SIZE)
-    for network in (detector.teacher, detector.student, detector.autoencoder):
-        for parameter in network.parameters():
-            parameter.data *= 1.5
-    detector.teacher_mean.normal_(0, 0.05)
-    detector.teacher_std.uniform_(0.1, 0.4)
-    return detector
+    return disagreeing_detector("efficientad", SIZE)
 
 
 @pytest.fixture
