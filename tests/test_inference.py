@@ -195,6 +195,11 @@ def test_a_sweep_skips_what_is_finished_and_outlives_a_failure(world, tmp_path):
     assert second.stdout.splitlines()[-1].startswith("mean")
 
 
+def heed_interrupts() -> None:
+    """Undo what a background shell passes on: bash cannot trap what it was told to ignore."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
 @pytest.mark.slow
 def test_an_interrupted_sweep_stops_its_training_and_goes_on_later(world, tmp_path):
     make_mvtec_ad(world / "one", "bottle")
@@ -203,7 +208,11 @@ def test_an_interrupted_sweep_stops_its_training_and_goes_on_later(world, tmp_pa
     variables = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHON": sys.executable}
     run = Run(tmp_path, "mvtec_ad", "bottle")
     with subprocess.Popen(
-        list(map(str, line)), stderr=subprocess.PIPE, text=True, env=variables
+        list(map(str, line)),
+        stderr=subprocess.PIPE,
+        text=True,
+        env=variables,
+        preexec_fn=heed_interrupts,
     ) as process:
         while not run.losses_file.exists():
             assert process.poll() is None
