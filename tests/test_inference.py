@@ -195,12 +195,16 @@ def test_a_sweep_skips_what_is_finished_and_outlives_a_failure(world, tmp_path):
     assert second.stdout.splitlines()[-1].startswith("mean")
 
 
-def heed_interrupts() -> None:
+@pytest.fixture
+def interruptible():
     """Undo what a background shell passes on: bash cannot trap what it was told to ignore."""
-    signal.signal(signal.SIGINT, signal.SIG_DFL)
+    former = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, former)
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("interruptible")
 def test_an_interrupted_sweep_stops_its_training_and_goes_on_later(world, tmp_path):
     make_mvtec_ad(world / "one", "bottle")
     line = [REPOSITORY / "sweep.sh", "mvtec_ad", world / "one", *TINY, "--train_steps", "100000"]
@@ -208,11 +212,7 @@ def test_an_interrupted_sweep_stops_its_training_and_goes_on_later(world, tmp_pa
     variables = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHON": sys.executable}
     run = Run(tmp_path, "mvtec_ad", "bottle")
     with subprocess.Popen(
-        list(map(str, line)),
-        stderr=subprocess.PIPE,
-        text=True,
-        env=variables,
-        preexec_fn=heed_interrupts,
+        list(map(str, line)), stderr=subprocess.PIPE, text=True, env=variables
     ) as process:
         while not run.losses_file.exists():
             assert process.poll() is None
