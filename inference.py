@@ -1,19 +1,19 @@
 """Score and tabulate trained categories: `python3 inference.py --help`."""
 
 import argparse
+import os
 import sys
 from pathlib import Path
 
-import torch
-
 from data.catalog import DATASETS, find_root, read_category
 from data.samples import Category, InputError
-from utils.devices import pick_device
+from utils.devices import Compute, pick_compute
 from utils.evaluation import check_maps, evaluate, measure
 from utils.options import (
     Parser,
     add_dataset_options,
     add_machine_options,
+    add_speed_options,
     check_positive,
     dataset_path,
     report_faults,
@@ -40,7 +40,8 @@ def get_parser() -> Parser:
     )
     parser.add_argument("--format", choices=FORMATS, default="simple", help="of the table")
     add_dataset_options(parser, default=None)
-    add_machine_options(parser, trains=False)
+    add_machine_options(parser, workers=os.cpu_count())
+    add_speed_options(parser, trains=False)
     return parser
 
 
@@ -93,7 +94,7 @@ def load_category(run: Run, options: argparse.Namespace) -> tuple[Category, int]
     return read_category(run.dataset, root, run.subdataset, seed), seed
 
 
-def evaluate_run(run: Run, options: argparse.Namespace, device: torch.device) -> dict | None:
+def evaluate_run(run: Run, options: argparse.Namespace, compute: Compute) -> dict | None:
     """Return the metrics of one run, of its detector or of the maps in --maps_dir.
 
     None, and a note, for a category without test images: it can be trained, so it is no error.
@@ -106,19 +107,19 @@ def evaluate_run(run: Run, options: argparse.Namespace, device: torch.device) ->
         folder = maps_folder(options.maps_dir, run)
         check_maps(category, folder)
         return measure(category, folder, options.workers)
-    detector, size = run.load_detector(device)
+    detector, size = run.load_detector(compute.device)
     keep = not options.no_maps
-    return evaluate(run, detector, category, size, device, options.workers, seed, keep)
+    return evaluate(run, detector, category, size, options.workers, seed, compute, keep)
 
 
 def evaluate_runs(
-    runs: list[Run], options: argparse.Namespace, device: torch.device
+    runs: list[Run], options: argparse.Namespace, compute: Compute
 ) -> tuple[Results, bool]:
     """Return the results of one output folder's runs, and whether one of them failed."""
     results, failed = {}, False
     for run in runs:
         try:
-            metrics = evaluate_run(run, options, device)
+            metrics = evaluate_run(run, options, compute)
         except InputError as error:
             place = "" if options.maps_dir else f" in {run.output}"
             print(f"error: {run.dataset}/{run.subdataset}{place}: {error}", file=sys.stderr)
@@ -131,10 +132,10 @@ def evaluate_runs(
 
 def main(options: argparse.Namespace) -> int:
     """Evaluate what was trained; a run that cannot be does not stop the others."""
-    device = pick_device(options)
-    report_faults(check_positive(options, "workers"))
+    report_faults(check_positive(options, "workers", "scoring_batch_size"))
+    compute = pick_compute(options)
     selected = {output: selected_runs(output, options) for output in options.outputs}
-    evaluated = {o: evaluate_runs(runs, options, device) for o, runs in selected.items()}
+    evaluated = {o: evaluate_runs(runs, options, compute) for o, runs in selected.items()}
     results = {output: found for output, (found, _) in evaluated.items() if found}
     if results:
         print_tables(results.values(), options.format)

@@ -5,7 +5,6 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 
-import torch
 from torch import nn
 
 from data.catalog import DATASETS, find_root, read_category
@@ -15,14 +14,16 @@ from data.samples import Category, InputError
 from models.autoencoder import AUTOENCODERS, smallest_side
 from models.detector import build_detector
 from models.pdn import PDNS
-from utils.calibration import calibrate, set_teacher_statistics
-from utils.devices import pick_device, pick_precision, seed_everything
+from utils.calibration import calibrate
+from utils.devices import Compute, pick_compute, seed_everything
 from utils.evaluation import check_images, evaluate
+from utils.features import describe_training_images
 from utils.options import (
     Parser,
     add_config_option,
     add_dataset_options,
     add_machine_options,
+    add_speed_options,
     check_positive,
     dataset_path,
     report_faults,
@@ -38,6 +39,7 @@ from utils.training import fit
 # Options that may differ when a run is resumed: where things lie, what computes. The checkpoint
 # knows its teacher.
 MAY_CHANGE = {"workers", "device", "device_gpu", "output_dir", "weights", "imagenet_train_path"}
+MAY_CHANGE |= {"compile", "memory_format", "scoring_batch_size", "feature_memory"}
 MAY_CHANGE |= {dataset.option for dataset in DATASETS.values()}
 
 
@@ -58,6 +60,7 @@ def get_parser() -> Parser:
     )
     group.add_argument("--seed", type=int, default=0)
     add_machine_options(parser)
+    add_speed_options(parser)
     group = parser.add_argument_group("output")
     group.add_argument("--output_dir", type=Path, default=Path("output"))
     group.add_argument("--resume", action="store_true", help="go on where the run was stopped")
@@ -68,14 +71,15 @@ def get_parser() -> Parser:
 
 def check(options: argparse.Namespace) -> None:
     """Raise one InputError with every fault that the options alone show."""
-    faults = check_positive(options, "train_steps", "batch_size", "workers")
+    faults = check_positive(options, "train_steps", "batch_size", "workers", "scoring_batch_size")
     smallest = smallest_side(options.model)
     if len(options.image_size) > 2:
         faults.append("--image_size takes one side, or height and width")
     elif min(options.image_size) < smallest:
         faults.append(f"--image_size for {options.model} must be at least {smallest}")
-    if options.seed < 0:
-        faults.append(f"--seed must not be negative, as {options.seed} is")
+    for name in ("seed", "feature_memory"):
+        if getattr(options, name) < 0:
+            faults.append(f"--{name} must not be negative, as {getattr(options, name)} is")
     if options.resume and options.overwrite:
         faults.append("--resume and --overwrite exclude each other")
     report_faults(faults)
@@ -145,8 +149,8 @@ def train(
     category: Category,
     teacher: nn.Module,
     natural: list[Path],
-    device: torch.device,
     options: argparse.Namespace,
+    compute: Compute,
 ) -> None:
     """Train and calibrate the category's detector and write it."""
     if not (options.resume and run.checkpoint_file.exists()):
@@ -155,13 +159,13 @@ def train(
     seed_everything(options.seed)
     size = image_size(options)
     detector = build_detector(options.model, options.model_size, size, teacher)
-    detector.to(device, memory_format=torch.channels_last)
+    compute.place(detector)
     paths = [sample.image for sample in category.train]
-    images = load_images(paths, size, options.workers, "training images")
-    set_teacher_statistics(detector, images, device)
-    fit(detector, images, natural, run, options, device)
+    images = load_images(paths, size, options.workers, "training images").to(compute.device)
+    features = describe_training_images(detector, images, compute, options.feature_memory)
+    fit(detector, images, features, natural, run, options, compute)
     validation = [sample.image for sample in category.validation]
-    calibrate(detector, validation, size, device, options.workers)
+    calibrate(detector, validation, size, options.workers, compute)
     run.save_detector(detector, options.model, options.model_size, size)
 
 
@@ -180,8 +184,8 @@ def get_natural_images(options: argparse.Namespace) -> list[Path]:
 def main(options: argparse.Namespace) -> None:
     """Train one category, evaluate it, print its row."""
     check(options)
-    device = pick_device(options)
-    options.precision = pick_precision(options, device)
+    compute = pick_compute(options)
+    options.precision = compute.precision
     teacher = get_teacher(options)
     root = find_root(options.dataset, dataset_path(options, options.dataset))
     category = read_category(options.dataset, root, options.subdataset, options.seed)
@@ -194,12 +198,12 @@ def main(options: argparse.Namespace) -> None:
         if options.overwrite or not chosen.detector_file.exists():
             natural = get_natural_images(options)
             check_images(category, options.workers)
-            train(chosen, category, teacher, natural, device, options)
+            train(chosen, category, teacher, natural, options, compute)
         metrics = None
         if category.test:
-            detector, size = chosen.load_detector(device)
+            detector, size = chosen.load_detector(compute.device)
             metrics = evaluate(
-                chosen, detector, category, size, device, options.workers, options.seed
+                chosen, detector, category, size, options.workers, options.seed, compute
             )
         if chosen.replacement:
             chosen.take_over()

@@ -21,7 +21,7 @@ from data.samples import InputError
 from models.backbone import BACKBONES, Backbone, build_backbone
 from models.pdn import PDNS, TEACHER_CHANNELS
 from utils.calibration import ChannelMoments
-from utils.devices import PRECISIONS, autocast, pick_device, pick_precision, seed_everything
+from utils.devices import Compute, pick_device, pick_precision, seed_everything
 from utils.distillation import PATCH_MARGIN, FeatureCache, describe, explained_variance
 from utils.files import written_aside
 from utils.options import (
@@ -126,7 +126,7 @@ def split(paths: list[Path], seed: int) -> tuple[list[Path], list[Path]]:
     return shuffled[count:], shuffled[:count]
 
 
-def load_backbone(options: argparse.Namespace, device: torch.device) -> Backbone:
+def load_backbone(options: argparse.Namespace) -> Backbone:
     """Build the backbone from its file, or let torchvision download it."""
     weights = options.backbone_weights and read_state_dict(options.backbone_weights)
     try:
@@ -138,7 +138,7 @@ def load_backbone(options: argparse.Namespace, device: torch.device) -> Backbone
             f"torchvision could not download {options.backbone} ({error}): "
             "fetch its weights elsewhere and give --backbone_weights FILE"
         ) from error
-    return backbone.to(device, memory_format=torch.channels_last)
+    return backbone
 
 
 class Cached:
@@ -198,8 +198,7 @@ def fit(
     pdn: nn.Module,
     source: Cached | Streamed,
     options: argparse.Namespace,
-    device: torch.device,
-    dtype: torch.dtype,
+    compute: Compute,
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Train `pdn`; return the features' mean and std. Checkpoints every CHECKPOINT_STEPS."""
     optimizer = torch.optim.Adam(
@@ -209,6 +208,7 @@ def fit(
         optimizer, partial(learning_rate_factor, options=options)
     )
     modules = {"pdn": pdn, "optimizer": optimizer, "schedule": schedule}
+    device = compute.device
     start = 0
     if options.resume and checkpoint_path(options).exists():
         start, mean, std = load_checkpoint(modules, options, device)
@@ -228,7 +228,7 @@ def fit(
         for step, (images, features) in zip(steps, bar, strict=True):
             inputs = normalise(images.to(device, non_blocking=True))
             target = (features.to(device, non_blocking=True).float() - mean) / std
-            with autocast(device, dtype):
+            with compute.autocast():
                 output = pdn(inputs.contiguous(memory_format=torch.channels_last))
             loss = (output.float() - target).square().mean()
             optimizer.zero_grad(set_to_none=True)
@@ -278,16 +278,15 @@ def main(options: argparse.Namespace) -> None:
     check(options)
     device = pick_device(options)
     options.precision = pick_precision(options, device)
-    dtype = PRECISIONS[options.precision]
+    compute = Compute(device, options.precision)
     seed_everything(options.seed)
     train, held_out = split(list_natural_images(options.imagenet_train_path), options.seed)
-    backbone = load_backbone(options, device)
-    features = describe(backbone, device, partial(autocast, device, dtype))
+    features = describe(load_backbone(options), compute)
     source = (Cached if options.cached_views else Streamed)(train, features, options)
 
     build = PDNS[options.model_size]
-    pdn = build(padding=source.padding).to(device, memory_format=torch.channels_last)
-    mean, std = fit(pdn, source, options, device, dtype)
+    pdn = compute.place(build(padding=source.padding))
+    mean, std = fit(pdn, source, options, compute)
 
     teacher = build().to(device)
     teacher.load_state_dict(pdn.state_dict())

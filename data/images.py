@@ -15,7 +15,6 @@ from pathlib import Path
 import numpy as np
 import torch
 from PIL import Image
-from torchvision.transforms.v2 import functional as transforms
 from tqdm import tqdm
 
 from data.samples import InputError
@@ -25,11 +24,8 @@ IMAGENET_STD = (0.229, 0.224, 0.225)
 
 Size = tuple[int, int]  # height, width, in pixels
 
-JITTERS = (
-    transforms.adjust_brightness,
-    transforms.adjust_contrast,
-    transforms.adjust_saturation,
-)
+JITTER = 0.2  # most that brightness, contrast or saturation change; source: EfficientAD, A.3
+GREY = (0.2989, 0.587, 0.114)  # of red, green and blue; source: ITU-R BT.601, as in torchvision
 
 
 def decode(path: Path) -> Image.Image:
@@ -126,25 +122,40 @@ def image_batches(
 
 
 @lru_cache
-def imagenet_statistics(device: torch.device) -> tuple[torch.Tensor, torch.Tensor]:
-    """Return ImageNet's mean and std, (3, 1, 1), put on `device` once: a copy waits for it."""
-    shape = (3, 1, 1)
-    mean = torch.tensor(IMAGENET_MEAN, device=device).view(shape)
-    return mean, torch.tensor(IMAGENET_STD, device=device).view(shape)
+def constants(values: tuple[float, ...], device: torch.device) -> torch.Tensor:
+    """Return one value for each colour, (3, 1, 1), put on `device` once: a copy waits for it."""
+    return torch.tensor(values, device=device).view(3, 1, 1)
 
 
 def normalise(images: torch.Tensor) -> torch.Tensor:
-    """Turn uint8 (N, 3, H, W) into what the networks see: float32, ImageNet mean and std."""
-    mean, std = imagenet_statistics(images.device)
+    """Turn (N, 3, H, W) in [0, 255] into what the networks see: float32, ImageNet mean and std."""
+    mean, std = (constants(values, images.device) for values in (IMAGENET_MEAN, IMAGENET_STD))
     return (images / 255 - mean) / std
 
 
-def jitter(images: torch.Tensor, rng: np.random.Generator) -> torch.Tensor:
-    """Change one of brightness, contrast or saturation by a factor from U(0.8, 1.2).
+def draw_jitter(number: int, rng: np.random.Generator) -> torch.Tensor:
+    """Draw for each image a change of brightness, contrast or saturation, for `jitter`.
 
-    uint8 (N, 3, H, W) -> the same; each image draws its own change. Source: EfficientAD,
-    appendix A.3.
+    Returns float32 (number, 3): a factor from U(0.8, 1.2), then how much of the image's mean grey
+    and of each pixel's grey it blends with. Source: EfficientAD, appendix A.3.
     """
-    return torch.stack(
-        [JITTERS[rng.integers(len(JITTERS))](image, rng.uniform(0.8, 1.2)) for image in images]
-    )
+    changes = torch.zeros(number, 3)
+    for change in changes:
+        kind = rng.integers(3)
+        change[0] = rng.uniform(1 - JITTER, 1 + JITTER)
+        if kind > 0:  # contrast, saturation; brightness blends with black
+            change[kind] = 1
+    return changes
+
+
+def jitter(images: torch.Tensor, changes: torch.Tensor) -> torch.Tensor:
+    """Apply `draw_jitter`'s changes: (N, 3, H, W) in [0, 255] -> the same, float32, not rounded.
+
+    All three changes are blends, image * factor + other * (1 - factor), so that one expression
+    serves for every image, and a CUDA graph can hold it.
+    """
+    images = images.float()
+    factor, contrast, saturation = changes.view(-1, 3, 1, 1, 1).unbind(1)
+    grey = (images * constants(GREY, images.device)).sum(1, keepdim=True)
+    other = contrast * grey.mean((2, 3), keepdim=True) + saturation * grey
+    return (images * factor + other * (1 - factor)).clamp(0, 255)

@@ -1,5 +1,6 @@
 """The detector: teacher, student and autoencoder, with all trained state in one state_dict."""
 
+from copy import deepcopy
 from typing import NamedTuple
 
 import torch
@@ -53,6 +54,7 @@ class Detector(nn.Module):
         self.register_buffer("student_quantiles", torch.tensor(UNCALIBRATED))
         self.register_buffer("autoencoder_quantiles", torch.tensor(UNCALIBRATED))
         self.register_buffer("threshold", torch.tensor(float("inf")))
+        self.folded = False  # the teacher's last layer normalises; see `for_scoring`
 
     def train(self, mode: bool = True) -> "Detector":
         super().train(mode)
@@ -69,18 +71,35 @@ class Detector(nn.Module):
         Normalised image (N, 3, H, W) -> (N, C, h, w) float32, without gradient.
         """
         with torch.no_grad():
-            return (self.teacher(image).float() - self.teacher_mean) / self.teacher_std
+            return self.normalise_features(self.teacher(image))
+
+    def normalise_features(self, features: torch.Tensor) -> torch.Tensor:
+        """Bring the teacher's own output (N, C, h, w) to mean 0 and std 1 of each channel."""
+        if self.folded:
+            return features.float()
+        return (features.float() - self.teacher_mean) / self.teacher_std
 
     def losses(
-        self, image: torch.Tensor, jittered: torch.Tensor, natural: torch.Tensor | None = None
+        self,
+        image: torch.Tensor,
+        jittered: torch.Tensor,
+        natural: torch.Tensor | None = None,
+        features: torch.Tensor | None = None,
     ) -> dict[str, torch.Tensor]:
         """Return one step's loss terms, to be summed unweighted.
 
         `image`, `jittered` (the same images, their colours changed) and `natural`: normalised
-        (N, 3, H, W). Source: EfficientAD, algorithm 1.
+        (N, 3, H, W). `features` is the teacher's own output for `image` where it is known already,
+        (N, C, h, w). Source: EfficientAD, algorithm 1.
         """
         # One pass through each network for all inputs: fewer, larger operations.
-        described, described_jittered = self.describe(torch.cat([image, jittered])).chunk(2)
+        if features is None:
+            described, described_jittered = self.describe(torch.cat([image, jittered])).chunk(2)
+        else:
+            described, described_jittered = (
+                self.normalise_features(features),
+                self.describe(jittered),
+            )
         inputs = [image, jittered] if natural is None else [image, jittered, natural]
         shared = self.student[:-1](torch.cat(inputs)).split([len(i) for i in inputs])
         reconstructed = self.autoencoder(jittered).float()
@@ -106,28 +125,63 @@ class Detector(nn.Module):
         weight, bias = (p.chunk(2)[half] for p in (last.weight, last.bias))
         return F.conv2d(features, weight, bias).float()
 
+    def for_scoring(self, dtype: torch.dtype = torch.float32) -> "Detector":
+        """Return a frozen copy that scores faster: networks in `dtype`, normalisation folded.
+
+        The teacher's last layer gives normalised features itself. Distances, calibration and what
+        follows stay float32. Up to rounding, its maps are this detector's.
+        """
+        copy = deepcopy(self).eval().requires_grad_(False)
+        if not self.folded:
+            last = copy.teacher[-1]
+            last.weight.div_(self.teacher_std.view(-1, 1, 1, 1))
+            last.bias.sub_(self.teacher_mean.flatten()).div_(self.teacher_std.flatten())
+            copy.folded = True
+        for network in (copy.teacher, copy.student, copy.autoencoder):
+            network.to(dtype)
+        return copy
+
     @torch.no_grad()
-    def maps(self, image: torch.Tensor) -> Maps:
-        """Return the calibrated anomaly maps of normalised images (N, 3, H, W)."""
-        output = self.student(image).float()
-        as_teacher, as_autoencoder = output.split(TEACHER_CHANNELS, dim=1)
+    def distances(self, image: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return the student's and the autoencoder's map before calibration.
+
+        Normalised images (N, 3, H, W) -> two mean squared distances over the channels, each
+        (N, 1, h, w) float32.
+        """
+        image = image.to(self.student[0].weight.dtype)
+        as_teacher, as_autoencoder = self.student(image).float().split(TEACHER_CHANNELS, dim=1)
         student = (self.describe(image) - as_teacher).square().mean(1, keepdim=True)
         reconstructed = self.autoencoder(image).float()
-        autoencoder = (reconstructed - as_autoencoder).square().mean(1, keepdim=True)
+        return student, (reconstructed - as_autoencoder).square().mean(1, keepdim=True)
+
+    def calibrated(self, student: torch.Tensor, autoencoder: torch.Tensor) -> Maps:
+        """Return the anomaly maps that `distances` become by the calibrated quantiles."""
         student = calibrate_map(student, self.student_quantiles)
         autoencoder = calibrate_map(autoencoder, self.autoencoder_quantiles)
         return Maps((student + autoencoder) / 2, student, autoencoder)
 
-    @torch.no_grad()
+    def maps(self, image: torch.Tensor) -> Maps:
+        """Return the calibrated anomaly maps of normalised images (N, 3, H, W)."""
+        return self.calibrated(*self.distances(image))
+
     def score(self, image: torch.Tensor, size: Size) -> tuple[torch.Tensor, torch.Tensor]:
         """Return image scores (N,) and anomaly maps (N, height, width), both float32.
 
         `image` is normalised, (N, 3, H, W); `size` the (height, width) that the map is wanted in,
-        as a rule that of the image's file. The score is the map's maximum.
+        as a rule that of the image's file.
         """
-        padded = F.pad(self.maps(image).combined, (MAP_PADDING,) * 4)
-        resized = F.interpolate(padded, size, mode="bilinear", align_corners=False)[:, 0]
-        return resized.amax((1, 2)), resized
+        return score_maps(self.maps(image), size)
+
+
+def score_maps(maps: Maps, size: Size) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return the scores (N,) and the maps of `size`, (N, height, width), that maps amount to.
+
+    The combined map is padded by what the unpadded PDN leaves out, and resized bilinearly; the
+    score is its maximum.
+    """
+    padded = F.pad(maps.combined, (MAP_PADDING,) * 4)
+    resized = F.interpolate(padded, size, mode="bilinear", align_corners=False)[:, 0]
+    return resized.amax((1, 2)), resized
 
 
 def calibrate_map(raw: torch.Tensor, quantiles: torch.Tensor) -> torch.Tensor:

@@ -9,14 +9,14 @@ import torch
 from PIL import Image
 from torch.nn import functional as F
 
-from data.images import load_images
 from data.samples import InputError
 from tests.conftest import disagreeing_detector
-from utils.calibration import ChannelMoments, calibrate, set_teacher_statistics
+from utils.calibration import ChannelMoments, calibrate
+from utils.devices import Compute
 
 CHANNELS = 384
 SIZE = (64, 80)  # height, width at which the detector works
-CPU = torch.device("cpu")
+COMPUTE = Compute(torch.device("cpu"), scoring_batch_size=4)
 WORKERS = 2
 STRANGEST = 3  # of the good images
 CALIBRATED = ("student_quantiles", "autoencoder_quantiles", "threshold")
@@ -135,38 +135,12 @@ def test_a_channel_that_never_changes_still_can_be_divided_by():
     assert (everything - mean).div(std).isfinite().all()
 
 
-# Teacher statistics
-
-
-def test_the_teachers_statistics_are_torchs_over_all_training_images(detector, paths):
-    images = load_images(paths, SIZE, WORKERS)
-    before = state(detector)
-    set_teacher_statistics(detector, images, CPU)
-    assert_only_changed(detector, before, {"teacher_mean", "teacher_std"})
-    with torch.no_grad():
-        described = torch.cat([detector.teacher(normalised(path)) for path in paths])
-    wide = described.double()
-    for buffer, expected in (
-        (detector.teacher_mean, wide.mean((0, 2, 3), keepdim=True)),
-        (detector.teacher_std, wide.std((0, 2, 3), correction=0, keepdim=True)),
-    ):
-        assert buffer.shape == (1, CHANNELS, 1, 1)
-        torch.testing.assert_close(buffer, expected.float(), rtol=1e-3, atol=1e-5)
-
-
-def test_what_the_teacher_describes_then_has_mean_0_and_deviation_1(detector, paths):
-    set_teacher_statistics(detector, load_images(paths, SIZE, WORKERS), CPU)
-    described = torch.cat([detector.describe(normalised(path)) for path in paths])
-    assert described.mean((0, 2, 3)).abs().max() < 1e-3
-    np.testing.assert_allclose(described.std((0, 2, 3), correction=0).numpy(), 1, rtol=1e-3)
-
-
 # Map quantiles and threshold
 
 
 def test_the_quantiles_are_numpys_over_all_maps_of_the_uncalibrated_detector(detector, paths):
     before = state(detector)
-    calibrate(detector, paths, SIZE, CPU, WORKERS)
+    calibrate(detector, paths, SIZE, WORKERS, COMPUTE)
     assert_only_changed(detector, before, set(CALIBRATED))
     student, autoencoder = zip(*(distances(detector, path) for path in paths), strict=True)
     for buffer, maps in (
@@ -177,7 +151,7 @@ def test_the_quantiles_are_numpys_over_all_maps_of_the_uncalibrated_detector(det
 
 
 def test_after_calibration_these_quantiles_are_0_and_a_tenth(detector, paths):
-    calibrate(detector, paths, SIZE, CPU, WORKERS)
+    calibrate(detector, paths, SIZE, WORKERS, COMPUTE)
     maps = [detector.maps(normalised(path)) for path in paths]
     for calibrated in ([m.student.numpy() for m in maps], [m.autoencoder.numpy() for m in maps]):
         np.testing.assert_allclose(quantiles(calibrated), (0.0, 0.1), atol=1e-4)
@@ -199,7 +173,7 @@ def test_the_threshold_is_the_highest_score_of_a_good_image_wherever_it_stands(
     detector, paths, shift
 ):
     strangest, paths = paths[STRANGEST], paths[shift:] + paths[:shift]
-    calibrate(detector, paths, SIZE, CPU, WORKERS)
+    calibrate(detector, paths, SIZE, WORKERS, COMPUTE)
     maps = zip(*(distances(detector, path) for path in paths), strict=True)
     spreads = [quantiles(of) for of in maps]
     scores = [score_by_hand(detector, path, spreads) for path in paths]
@@ -209,13 +183,13 @@ def test_the_threshold_is_the_highest_score_of_a_good_image_wherever_it_stands(
 
 
 def test_calibrating_again_gives_the_same_whatever_was_there(detector, paths):
-    calibrate(detector, paths, SIZE, CPU, WORKERS)
+    calibrate(detector, paths, SIZE, WORKERS, COMPUTE)
     once = state(detector)
     detector.student_quantiles.copy_(torch.tensor([3.0, 7.0]))
     detector.autoencoder_quantiles.copy_(torch.tensor([-1.0, 0.5]))
     detector.threshold.fill_(-4.0)
     detector.train()  # its dropout would make every map a different one
-    calibrate(detector, paths, SIZE, CPU, workers=1)
+    calibrate(detector, paths, SIZE, 1, COMPUTE)
     assert_only_changed(detector, once, set())
 
 
@@ -247,7 +221,7 @@ def test_calibration_opens_the_images_it_is_given_and_no_other_file(
     (tmp_path / "test" / "good" / "000.png").write_bytes(paths[0].read_bytes())
     files_opened.clear()
     given = paths[1:6]
-    calibrate(detector, given, SIZE, CPU, WORKERS)
+    calibrate(detector, given, SIZE, WORKERS, COMPUTE)
     assert {path for path in files_opened if path.is_relative_to(tmp_path)} == set(given)
     assert not [path for path in files_opened if path.suffix == ".png" and path not in given]
 
@@ -255,5 +229,5 @@ def test_calibration_opens_the_images_it_is_given_and_no_other_file(
 def test_an_image_that_cannot_be_read_is_named(detector, paths):
     paths[4].write_bytes(paths[4].read_bytes()[:200])
     with pytest.raises(InputError) as caught:
-        calibrate(detector, paths, SIZE, CPU, WORKERS)
+        calibrate(detector, paths, SIZE, WORKERS, COMPUTE)
     assert str(paths[4]) in str(caught.value)

@@ -1,4 +1,4 @@
-"""Device and precision: what is asked for is used, or refused by name."""
+"""Device, precision and speed options: what is asked for is used, or refused by name."""
 
 import argparse
 
@@ -6,11 +6,13 @@ import pytest
 import torch
 
 from data.samples import InputError
-from utils.devices import PRECISIONS, autocast, pick_device, pick_precision
+from utils.devices import Compute, pick_compute, pick_device, pick_precision
 
 
-def options(device: str = "auto", device_gpu: int | None = None, precision: str = "auto"):
-    return argparse.Namespace(device=device, device_gpu=device_gpu, precision=precision)
+def options(device: str = "auto", device_gpu: int | None = None, precision: str = "auto", **more):
+    defaults = {"compile": "auto", "memory_format": "channels_last", "scoring_batch_size": None}
+    own = {"device": device, "device_gpu": device_gpu, "precision": precision}
+    return argparse.Namespace(**defaults | own | more)
 
 
 def test_the_cpu_can_be_asked_for():
@@ -47,8 +49,26 @@ def test_half_precision_needs_a_gpu():
 
 def test_precision_changes_what_products_are_computed_in():
     layer, inputs = torch.nn.Linear(4, 4), torch.rand(2, 4)
-    cpu = torch.device("cpu")
-    with autocast(cpu, torch.bfloat16):
-        assert layer(inputs).dtype == torch.bfloat16
-    with autocast(cpu, PRECISIONS[pick_precision(options(precision="fp32"), cpu)]):
-        assert layer(inputs).dtype == torch.float32
+    for precision, dtype in (("bf16", torch.bfloat16), ("fp32", torch.float32)):
+        with Compute(torch.device("cpu"), precision).autocast():
+            assert layer(inputs).dtype == dtype
+
+
+def test_on_a_cpu_nothing_is_compiled_and_images_are_scored_one_by_one():
+    compute = pick_compute(options("cpu", precision="fp32"))
+    assert compute == Compute(torch.device("cpu"), "fp32", "none", "channels_last", 1)
+
+
+def test_a_cuda_graph_without_cuda_is_a_warning():
+    with pytest.warns(UserWarning, match="--compile graph needs CUDA"):
+        assert pick_compute(options("cpu", compile="graph")).compiler == "none"
+
+
+def test_the_speed_options_reach_the_computation():
+    asked = options("cpu", compile="inductor", memory_format="channels_first", scoring_batch_size=5)
+    compute = pick_compute(asked)
+    assert (compute.compiler, compute.scoring_batch_size) == ("inductor", 5)
+    layer = compute.place(torch.nn.Conv2d(4, 4, 3))
+    assert layer.weight.is_contiguous(memory_format=torch.contiguous_format)
+    layer = Compute(torch.device("cpu")).place(torch.nn.Conv2d(4, 4, 3))
+    assert layer.weight.is_contiguous(memory_format=torch.channels_last)

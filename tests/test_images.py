@@ -10,9 +10,11 @@ import pytest
 import tifffile
 import torch
 from PIL import Image
+from torchvision.transforms.v2 import functional as transforms
 
 from data.images import (
     decode,
+    draw_jitter,
     image_batches,
     in_background,
     jitter,
@@ -219,7 +221,7 @@ def test_normalising_takes_imagenets_mean_and_std():
 
 
 def explanations(before: np.ndarray, after: np.ndarray) -> dict[str, float]:
-    """Return each single change that explains `after` to one grey level, with its factor.
+    """Return each single change that explains `after`, with its factor.
 
     Each change moves pixels away from a base by a factor: black (brightness), the image's mean
     grey (contrast) or the pixel's own grey (saturation).
@@ -227,14 +229,14 @@ def explanations(before: np.ndarray, after: np.ndarray) -> dict[str, float]:
     grey = before @ np.array([0.2989, 0.587, 0.114])
     bases = {
         "brightness": np.zeros_like(before),
-        "contrast": np.full_like(before, np.floor(grey).mean()),
-        "saturation": np.repeat(np.floor(grey)[..., None], 3, -1),
+        "contrast": np.full_like(before, grey.mean()),
+        "saturation": np.repeat(grey[..., None], 3, -1),
     }
     found = {}
     for name, base in bases.items():
-        x, y = (before - base).ravel(), (after + 0.5 - base).ravel()
+        x, y = (before - base).ravel(), (after - base).ravel()
         factor = (x @ y) / (x @ x)
-        if np.abs(after + 0.5 - base - factor * (before - base)).max() < 1.01:
+        if np.abs(after - base - factor * (before - base)).max() < 1e-3:
             found[name] = factor
     return found
 
@@ -242,8 +244,8 @@ def explanations(before: np.ndarray, after: np.ndarray) -> dict[str, float]:
 def test_jitter_changes_one_property_by_at_most_a_fifth():
     pixels = np.random.default_rng(0).integers(60, 190, (24, 30, 3))
     batch = torch.from_numpy(pixels.astype(np.uint8)).permute(2, 0, 1).repeat(90, 1, 1, 1)
-    output = jitter(batch, np.random.default_rng(3))
-    assert output.dtype == torch.uint8
+    output = jitter(batch, draw_jitter(90, np.random.default_rng(3)))
+    assert output.dtype == torch.float32
     assert output.shape == batch.shape
     factors = {"brightness": [], "contrast": [], "saturation": []}
     for image in output:
@@ -257,14 +259,37 @@ def test_jitter_changes_one_property_by_at_most_a_fifth():
         assert 1.12 < max(seen) < 1.21, name
 
 
-def test_jitter_depends_on_its_generator_alone():
-    batch = torch.from_numpy(colours()).permute(2, 0, 1).repeat(5, 1, 1, 1)
+@pytest.mark.parametrize(
+    ("change", "twin"),
+    [
+        ((1.2, 0, 0), transforms.adjust_brightness),
+        ((0.8, 1, 0), transforms.adjust_contrast),
+        ((1.2, 0, 1), transforms.adjust_saturation),
+    ],
+)
+def test_each_change_is_torchvisions_which_rounds_down_to_a_grey_level(change, twin):
+    batch = torch.from_numpy(colours()).permute(2, 0, 1)[None]
+    output = jitter(batch, torch.tensor([change]))
+    rounded = twin(batch, change[0]).float()
+    assert (output - 0.5 - rounded).abs().max() < 0.75  # its greys are rounded down as well
+    assert output.min() >= 0
+    assert output.max() <= 255
+
+
+def test_each_image_of_a_batch_gets_its_own_change():
+    batch = torch.from_numpy(colours()).permute(2, 0, 1).repeat(3, 1, 1, 1)
+    changes = torch.tensor([[1.1, 0.0, 0.0], [0.9, 1.0, 0.0], [1.2, 0.0, 1.0]])
+    together = jitter(batch, changes)
+    for image, change, output in zip(batch, changes, together, strict=True):
+        torch.testing.assert_close(jitter(image[None], change[None])[0], output)
+
+
+def test_changes_depend_on_their_generator_alone():
     torch.manual_seed(0)
-    first = jitter(batch, np.random.default_rng(1))
+    first = draw_jitter(50, np.random.default_rng(1))
     torch.manual_seed(1)
-    assert torch.equal(first, jitter(batch, np.random.default_rng(1)))
-    assert not torch.equal(first, jitter(batch, np.random.default_rng(2)))
-    assert not all(torch.equal(first[0], image) for image in first)
+    assert torch.equal(first, draw_jitter(50, np.random.default_rng(1)))
+    assert not torch.equal(first, draw_jitter(50, np.random.default_rng(2)))
 
 
 # Work in the background

@@ -15,6 +15,7 @@ from data.samples import InputError
 from models.backbone import build_backbone
 from models.pdn import TEACHER_CHANNELS, pdn_small
 from tests.conftest import REPOSITORY
+from utils.devices import Compute
 from utils.distillation import FeatureCache, explained_variance
 from utils.files import read_about
 from utils.options import parse
@@ -195,9 +196,7 @@ def test_the_shipped_teacher_explains_what_it_says_on_images_it_never_saw(shared
     train, held_out = pretrain.split(pretrain.list_natural_images(folder), about["seed"])
     weights = pretrain.read_state_dict(shared / "weights" / "vgg16_features_fp16.safetensors")
     backbone = build_backbone("vgg16", TEACHER_CHANNELS, weights)
-    describe = pretrain.describe(
-        backbone, CPU, pretrain.partial(pretrain.autocast, CPU, torch.float32)
-    )
+    describe = pretrain.describe(backbone, Compute(CPU))
     options = pretrain.argparse.Namespace(seed=0, workers=2)
     known = FeatureCache(train[:20], 256, describe, TEACHER_CHANNELS, options, views=1)
     mean, std = known.moments().mean_std()

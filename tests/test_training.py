@@ -3,6 +3,7 @@
 import argparse
 import csv
 import signal
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -10,22 +11,23 @@ import pytest
 import torch
 from PIL import Image
 
-from data.images import normalise
+from data.images import draw_jitter, jitter, normalise
 from models.detector import TEACHER_CHANNELS, build_detector
 from models.pdn import pdn_small
 from utils import training
-from utils.calibration import set_teacher_statistics
+from utils.devices import Compute
+from utils.features import describe_training_images
 from utils.interrupts import Interrupts
 from utils.runs import Run
-from utils.training import Optimisation, batch_indices, decay_factor, fit
+from utils.steps import Optimisation, learning_rate
+from utils.training import batch_indices, fit
 
-CPU = torch.device("cpu")
+COMPUTE = Compute(torch.device("cpu"))
 SIZE = (64, 72)
 
 
 def options(**changes) -> argparse.Namespace:
     defaults = {"train_steps": 6, "batch_size": 1, "seed": 5, "workers": 0}
-    defaults["precision"] = "fp32"
     return argparse.Namespace(**defaults | changes)
 
 
@@ -46,13 +48,21 @@ def new_detector():
     for parameter in teacher.parameters():
         parameter.data *= 2
     detector = build_detector("glae", "small", SIZE, teacher.eval())
-    set_teacher_statistics(detector, some_images(), CPU)
+    describe_training_images(detector, some_images(), COMPUTE, budget=0)
     return detector
+
+
+def fit_to(detector, run: Run, natural=(), compute: Compute = COMPUTE, **changes) -> None:
+    """Train on some images with the teacher's features kept, as main.py does."""
+    images = some_images().to(compute.device)
+    features = describe_training_images(detector, images, compute, budget=64)
+    assert features is not None
+    fit(detector, images, features, natural, run, options(**changes), compute)
 
 
 def train(folder: Path, natural=(), **changes):
     run, detector = run_in(folder), new_detector()
-    fit(detector, some_images(), natural, run, options(**changes), CPU)
+    fit_to(detector, run, natural, **changes)
     return run, detector
 
 
@@ -75,15 +85,27 @@ def test_an_epoch_sees_every_image_once_in_a_new_order():
 
 @pytest.mark.parametrize("steps", [1, 20, 100, 70000])
 def test_the_learning_rate_falls_tenfold_after_95_percent_of_the_steps(steps):
-    factors = [decay_factor(step, steps) for step in range(steps)]
-    assert factors.count(1.0) == -(-95 * steps // 100)
-    assert set(factors) <= {1.0, 0.1}
+    rates = [learning_rate(step, steps) for step in range(steps)]
+    assert rates.count(1e-4) == -(-95 * steps // 100)
+    assert set(rates) <= {1e-4, 1e-5}
     if steps >= 20:
-        assert factors[-1] == 0.1
+        assert rates[-1] == 1e-5
+
+
+def test_the_optimiser_follows_the_learning_rate_also_when_resumed():
+    optimisation = Optimisation(new_detector(), 40, COMPUTE)
+    followed = []
+    for step in range(40):
+        optimisation.set_learning_rate(step)
+        followed.append(optimisation.adam.param_groups[0]["lr"])
+    assert followed == [learning_rate(step, 40) for step in range(40)]
+    resumed = Optimisation(new_detector(), 40, COMPUTE)
+    resumed.load_state_dict(optimisation.state_dict(), 39)
+    assert resumed.adam.param_groups[0]["lr"] == 1e-5
 
 
 def test_the_optimiser_is_adam_with_the_published_numbers():
-    adam = Optimisation(new_detector(), 100, CPU, torch.float32).adam
+    adam = Optimisation(new_detector(), 100, COMPUTE).adam
     assert isinstance(adam, torch.optim.Adam)
     assert adam.defaults["lr"] == 1e-4
     assert adam.defaults["weight_decay"] == 1e-5
@@ -98,7 +120,7 @@ def test_one_step_is_the_step_that_plain_adam_takes(tmp_path):
     torch.manual_seed(1)
     new_detector()  # leaves the generator where it was when training began
     batch = some_images()[batch_indices(0, 2, 4, seed=5)]
-    jittered = training.jitter(batch, np.random.default_rng((5, 0)))
+    jittered = jitter(batch, draw_jitter(2, np.random.default_rng((5, 0))))
     sum(twin.losses(normalise(batch), normalise(jittered)).values()).backward()
     adam.step()
     for name, parameter in twin.student.named_parameters():
@@ -127,16 +149,16 @@ def test_training_lowers_the_loss(tmp_path):
 
 
 def test_the_loss_log_has_every_term_and_their_sum(tmp_path):
-    run, _ = train(tmp_path)
+    run, _ = train(tmp_path, train_steps=21)
     rows = losses_of(run)
-    assert [int(row["step"]) for row in rows] == [1, 2, 3, 4, 5, 6]
+    assert [int(row["step"]) for row in rows] == list(range(1, 22))
     for row in rows:
         terms = [float(row[name]) for name in ("hard", "autoencoder", "student_autoencoder")]
         assert float(row["total"]) == pytest.approx(sum(terms))
         assert float(row["penalty"]) == 0
     rates = [float(row["learning_rate"]) for row in rows]
-    assert rates[0] == pytest.approx(1e-4)
-    assert rates[-1] == pytest.approx(1e-5)
+    assert rates[:-1] == [1e-4] * 20
+    assert rates[-1] == 1e-5  # of the step that lies beyond 95 %
 
 
 def stop_after(steps: int, monkeypatch) -> None:
@@ -168,14 +190,13 @@ def test_an_interrupted_run_that_is_resumed_ends_bit_for_bit_like_one_that_was_n
     natural = natural if penalty else []
     whole_run, whole = train(tmp_path / "whole", natural, train_steps=9)
     run, detector = run_in(tmp_path / "parts"), new_detector()
-    arguments = (some_images(), natural, run, options(train_steps=9), CPU)
     with monkeypatch.context() as patch:
         stop_after(4, patch)
         with pytest.raises(KeyboardInterrupt, match="step 4"):
-            fit(detector, *arguments)
+            fit_to(detector, run, natural, train_steps=9)
     torch.manual_seed(99)  # a new process would not have the old generator's state
     resumed = new_detector()
-    fit(resumed, *arguments)
+    fit_to(resumed, run, natural, train_steps=9)
     assert same(whole.state_dict(), resumed.state_dict())
     assert losses_of(run) == losses_of(whole_run)
 
@@ -185,7 +206,7 @@ def test_a_run_is_not_resumed_with_another_teacher(tmp_path):
     other = new_detector()
     next(other.teacher.parameters()).data += 0.01
     with pytest.raises(training.InputError, match="another teacher"):
-        fit(other, some_images(), [], run, options(), CPU)
+        fit_to(other, run)
 
 
 def test_a_state_with_a_loss_that_is_not_finite_is_never_saved(tmp_path, monkeypatch):
@@ -202,7 +223,7 @@ def test_a_state_with_a_loss_that_is_not_finite_is_never_saved(tmp_path, monkeyp
     monkeypatch.setattr(training.Optimisation, "step", step)
     run, detector = run_in(tmp_path), new_detector()
     with pytest.raises(FloatingPointError):
-        fit(detector, some_images(), [], run, options(train_steps=9), CPU)
+        fit_to(detector, run, train_steps=9)
     saved = torch.load(run.checkpoint_file, weights_only=True)
     assert saved["step"] == 3  # the loss of the fourth step shows what the third did
     assert len(steps) == 4
@@ -211,7 +232,7 @@ def test_a_state_with_a_loss_that_is_not_finite_is_never_saved(tmp_path, monkeyp
 def test_a_finished_run_that_is_resumed_takes_no_further_step(tmp_path):
     run, detector = train(tmp_path)
     again = new_detector()
-    fit(again, some_images(), [], run, options(), CPU)
+    fit_to(again, run)
     assert same(detector.state_dict(), again.state_dict())
     assert len(losses_of(run)) == 6
 
@@ -225,19 +246,19 @@ def test_a_loss_that_is_not_finite_stops_the_run(tmp_path, monkeypatch):
     run, detector = run_in(tmp_path), new_detector()
     next(detector.student.parameters()).data.fill_(float("nan"))
     with pytest.raises(FloatingPointError, match="step 1"):
-        fit(detector, some_images(), [], run, options(), CPU)
+        fit_to(detector, run)
 
 
 def test_a_damaged_checkpoint_is_named(tmp_path):
     run, _ = train(tmp_path)
     run.checkpoint_file.write_bytes(run.checkpoint_file.read_bytes()[:1000])
     with pytest.raises(training.InputError, match=r"checkpoint\.pt"):
-        fit(new_detector(), some_images(), [], run, options(), CPU)
+        fit_to(new_detector(), run)
 
 
 def test_training_goes_on_in_bfloat16(tmp_path):
     run, detector = run_in(tmp_path), new_detector()
-    fit(detector, some_images(), [], run, options(precision="bf16"), CPU)
+    fit_to(detector, run, compute=replace(COMPUTE, precision="bf16"))
     assert all(np.isfinite(float(row["total"])) for row in losses_of(run))
     assert detector.teacher_mean.shape == (1, TEACHER_CHANNELS, 1, 1)
 
@@ -255,20 +276,23 @@ def test_the_first_interrupt_only_asks_and_a_later_one_raises(monkeypatch):
             signal.raise_signal(signal.SIGINT)
 
 
-def test_a_training_step_never_waits_for_the_gpu(tmp_path, monkeypatch):
+@pytest.mark.parametrize("compiler", ["none", "graph"])
+def test_a_training_step_never_waits_for_the_gpu(tmp_path, monkeypatch, compiler):
     if not torch.cuda.is_available():
         pytest.skip("needs a CUDA device")
     device, run, detector = torch.device("cuda"), run_in(tmp_path), new_detector().cuda()
     monkeypatch.setattr(training.LossLog, "write", lambda *_: 0.0)  # displays, and so waits
-    real = Optimisation.step
+    real = training.TrainingStep.__call__
+    calls = []
 
-    def step(self, loss):
-        real(self, loss)
-        torch.cuda.set_sync_debug_mode("error")  # from the second step on
+    def step(self, *arguments):
+        calls.append(None)
+        torch.cuda.set_sync_debug_mode("error" if len(calls) > 5 else "default")
+        return real(self, *arguments)  # a capture comes after three steps
 
-    monkeypatch.setattr(Optimisation, "step", step)
+    monkeypatch.setattr(training.TrainingStep, "__call__", step)
     monkeypatch.setattr(training.Saving, "save", lambda *_: None)
     try:
-        fit(detector, some_images(), [], run, options(precision="bf16"), device)
+        fit_to(detector, run, compute=Compute(device, "bf16", compiler), train_steps=12)
     finally:
         torch.cuda.set_sync_debug_mode("default")

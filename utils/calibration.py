@@ -5,12 +5,12 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from tqdm import tqdm
 
-from data.images import Size, image_batches, normalise
-from models.detector import UNCALIBRATED, Detector
+from data.images import Size, image_batches
+from models.detector import Detector, score_maps
+from utils.devices import Compute
+from utils.scoring import Scorer
 
-BATCH_SIZE = 8
 QUANTILES = (0.9, 0.995)
 
 
@@ -40,43 +40,25 @@ class ChannelMoments:
         return mean.float().view(shape), variance.sqrt().float().clamp(min=1e-6).view(shape)
 
 
-@torch.no_grad()
-def set_teacher_statistics(detector: Detector, images: torch.Tensor, device: torch.device) -> None:
-    """Store the teacher's channel mean and std over the training images, uint8 (N, 3, H, W)."""
-    moments = ChannelMoments()
-    batches = tqdm(images.split(BATCH_SIZE), "teacher statistics", leave=False)
-    for batch in batches:
-        moments.add(detector.teacher(normalise(batch.to(device))).float())
-    mean, std = moments.mean_std()
-    detector.teacher_mean.copy_(mean)
-    detector.teacher_std.copy_(std)
-
-
 def calibrate(
-    detector: Detector, paths: list[Path], size: Size, device: torch.device, workers: int
+    detector: Detector, paths: list[Path], size: Size, workers: int, compute: Compute
 ) -> None:
     """Set the map quantiles, then the threshold, from good validation images.
 
     The threshold is the highest score of a good validation image: what scores above it is
     stranger than anything known to be good. Source of the quantiles: EfficientAD, section 3.4.
     """
-    detector.eval()
-    detector.student_quantiles.copy_(detector.student_quantiles.new_tensor(UNCALIBRATED))
-    detector.autoencoder_quantiles.copy_(detector.autoencoder_quantiles.new_tensor(UNCALIBRATED))
-    student, autoencoder = [], []
-    for batch, _ in image_batches(paths, size, workers, "map quantiles"):
-        maps = detector.maps(normalise(batch.to(device)))
-        student.append(maps.student.cpu().numpy())
-        autoencoder.append(maps.autoencoder.cpu().numpy())
-    for buffer, maps in (
-        (detector.student_quantiles, student),
-        (detector.autoencoder_quantiles, autoencoder),
-    ):
-        values = np.concatenate([m.ravel() for m in maps])
+    scorer, found = Scorer(detector.eval(), compute), []
+    batches = image_batches(paths, size, workers, "calibrating", compute.scoring_batch_size)
+    for batch, original in batches:
+        student, autoencoder = (maps.cpu() for maps in scorer.distances(batch))
+        found.append((student, autoencoder, original))
+    buffers = (detector.student_quantiles, detector.autoencoder_quantiles)
+    for buffer, maps in zip(buffers, list(zip(*found, strict=True))[:2], strict=True):
+        values = torch.cat([m.flatten() for m in maps]).numpy()
         buffer.copy_(torch.from_numpy(np.quantile(values, QUANTILES)))
-
-    scores = [
-        detector.score(normalise(batch.to(device)), original)[0].max()
-        for batch, original in image_batches(paths, size, workers, "threshold")
+    highest = [
+        score_maps(detector.calibrated(*(m.to(compute.device) for m in maps)), original)[0].max()
+        for *maps, original in found
     ]
-    detector.threshold.copy_(torch.stack(scores).max())
+    detector.threshold.copy_(torch.stack(highest).max())

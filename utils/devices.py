@@ -1,15 +1,76 @@
-"""Where and in which precision to compute."""
+"""Where and how to compute: device, precision, memory format, compilation."""
 
 import argparse
 import contextlib
 import re
 import warnings
+from dataclasses import dataclass
 
 import torch
+from torch import nn
 
 from data.samples import InputError
 
 PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+MEMORY_FORMATS = {
+    "channels_last": torch.channels_last,
+    "channels_first": torch.contiguous_format,
+}
+COMPILERS = ("auto", "none", "graph", "inductor")
+
+
+@dataclass(frozen=True)
+class Compute:
+    """Where and how to compute; `pick_compute` makes it from the options."""
+
+    device: torch.device
+    precision: str = "fp32"
+    compiler: str = "none"
+    memory_format: str = "channels_last"
+    scoring_batch_size: int = 1
+
+    @property
+    def dtype(self) -> torch.dtype:
+        return PRECISIONS[self.precision]
+
+    def place(self, network: nn.Module) -> nn.Module:
+        """Put a network on the device, in the memory format."""
+        return network.to(self.device, memory_format=MEMORY_FORMATS[self.memory_format])
+
+    def autocast(self) -> contextlib.AbstractContextManager:
+        """Run a block's matrix products in the precision; fp32 changes nothing."""
+        if self.dtype == torch.float32:
+            return contextlib.nullcontext()
+        return torch.autocast(self.device.type, self.dtype)
+
+    def pinned(self, tensor: torch.Tensor) -> torch.Tensor:
+        """Return a tensor that a GPU can fetch while the program goes on; elsewhere itself."""
+        return tensor.pin_memory() if self.device.type == "cuda" else tensor
+
+
+def pick_compute(options: argparse.Namespace) -> Compute:
+    """Return how to compute by the machine options; raises InputError for what is not here."""
+    device = pick_device(options)
+    if device.type == "cuda":
+        torch.cuda.set_device(device.index or 0)  # graphs and page-locked memory belong to one
+    batch_size = options.scoring_batch_size or (1 if device.type == "cpu" else 16)
+    return Compute(
+        device,
+        pick_precision(options, device),
+        pick_compiler(options, device),
+        options.memory_format,
+        batch_size,
+    )
+
+
+def pick_compiler(options: argparse.Namespace, device: torch.device) -> str:
+    """Return --compile, one of COMPILERS; auto is a CUDA graph where there is CUDA."""
+    if options.compile == "auto":
+        return "graph" if device.type == "cuda" else "none"
+    if options.compile == "graph" and device.type != "cuda":
+        warnings.warn(f"--compile graph needs CUDA: running eagerly on {device}", stacklevel=2)
+        return "none"
+    return options.compile
 
 
 def pick_device(options: argparse.Namespace) -> torch.device:
@@ -53,13 +114,6 @@ def pick_precision(options: argparse.Namespace, device: torch.device) -> str:
         kinds = (torch.cpu._is_avx512_bf16_supported, torch.cpu._is_amx_tile_supported)
         native = device.type == "cpu" and any(kind() for kind in kinds)
     return "bf16" if native else "fp32"
-
-
-def autocast(device: torch.device, dtype: torch.dtype) -> contextlib.AbstractContextManager:
-    """Run a block's matrix products in `dtype`; float32 changes nothing."""
-    if dtype == torch.float32:
-        return contextlib.nullcontext()
-    return torch.autocast(device.type, dtype)
 
 
 def seed_everything(seed: int) -> None:

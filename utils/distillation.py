@@ -17,6 +17,7 @@ from data.images import decode, in_background, normalise
 from data.natural import distillation_view
 from models.backbone import Backbone
 from utils.calibration import ChannelMoments
+from utils.devices import Compute
 
 OUTPUT_STRIDE = 4  # pixels between neighbouring outputs of a PDN
 BORDER = 4  # outputs that the unpadded PDN lacks at each side
@@ -91,13 +92,14 @@ def explained_variance(
     return 1 - error / (moments.count * std.double().square().sum().item())
 
 
-def describe(backbone: Backbone, device: torch.device, autocast: Callable) -> Callable:
-    """Return a function from uint8 images (N, 3, 2S, 2S) to float32 features, on `device`."""
+def describe(backbone: Backbone, compute: Compute) -> Callable:
+    """Return a function from uint8 images (N, 3, 2S, 2S) to float32 features, on the device."""
+    compute.place(backbone)
 
     @torch.no_grad()
     def features(images: torch.Tensor) -> torch.Tensor:
-        inputs = normalise(images.to(device, non_blocking=True))
-        with autocast():
+        inputs = normalise(images.to(compute.device, non_blocking=True))
+        with compute.autocast():
             return backbone(inputs.contiguous(memory_format=torch.channels_last))
 
     return features

@@ -5,6 +5,7 @@ import json
 import platform
 import time
 from collections import defaultdict
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -13,15 +14,16 @@ import torch
 import torchvision
 from tqdm import tqdm
 
-from data.images import Size, decode, image_batches, image_size, in_background, normalise
+from data.images import Size, decode, image_batches, image_size, in_background
 from data.samples import GOOD, Category, InputError, Sample
 from models.detector import Detector
 from utils import metrics
-from utils.devices import synchronise
+from utils.devices import Compute, synchronise
 from utils.files import written_aside
 from utils.ground_truth import Region, channels, components
 from utils.localization import CURVE_ERROR, PRO_LIMIT, SPRO_LIMITS, Localization, localize
 from utils.runs import Run
+from utils.scoring import Scorer
 
 LOCO_SUBSETS = ("logical_anomalies", "structural_anomalies")
 
@@ -51,29 +53,35 @@ def map_path(folder: Path, sample: Sample) -> Path:
     return folder / "test" / sample.defect / f"{sample.image.stem}.tiff"
 
 
-def write_maps(
-    detector: Detector,
-    category: Category,
-    size: Size,
-    device: torch.device,
-    workers: int,
-    folder: Path,
-) -> float:
+def write_maps(scorer: Scorer, category: Category, size: Size, workers: int, folder: Path) -> float:
     """Write the map of every test image, float32 TIFF at the image's size, into `folder`.
 
-    Returns the seconds that the detector took for an image.
+    Threads decode images ahead and write maps behind. Returns the seconds that the detector took
+    for an image.
     """
-    detector.eval()
     seconds, samples = 0.0, iter(category.test)
     paths = [sample.image for sample in category.test]
-    for batch, original in image_batches(paths, size, workers, f"scoring {category.name}"):
-        begun = time.perf_counter()
-        _, maps = detector.score(normalise(batch.to(device)), original)
-        synchronise(device)
-        seconds += time.perf_counter() - begun
-        for scores in maps.cpu().numpy():
-            with written_aside(map_path(folder, next(samples)), durable=False) as aside:
-                tifffile.imwrite(aside, scores)
+    compute = scorer.compute
+
+    def scored() -> Iterator[tuple[Path, torch.Tensor]]:
+        nonlocal seconds
+        what = f"scoring {category.name}"
+        for batch, original in image_batches(
+            paths, size, workers, what, compute.scoring_batch_size
+        ):
+            begun = time.perf_counter()
+            _, maps = scorer.score(batch, original)
+            synchronise(compute.device)
+            seconds += time.perf_counter() - begun
+            yield from ((map_path(folder, next(samples)), scores) for scores in maps)
+
+    def write(pair: tuple[Path, torch.Tensor]) -> None:
+        path, scores = pair
+        with written_aside(path, durable=False) as aside:
+            tifffile.imwrite(aside, scores.cpu().numpy())
+
+    for _ in in_background(write, scored(), workers):
+        pass
     return seconds / len(paths)
 
 
@@ -203,9 +211,9 @@ def evaluate(
     detector: Detector,
     category: Category,
     size: Size,
-    device: torch.device,
     workers: int,
     seed: int,
+    compute: Compute,
     save_maps: bool = True,
 ) -> dict:
     """Score the test set, write its maps and the metrics file; return the metrics.
@@ -214,7 +222,7 @@ def evaluate(
     """
     begun = time.perf_counter()
     with contextlib.nullcontext(run.maps_folder) if save_maps else run.scratch() as maps:
-        seconds = write_maps(detector, category, size, device, workers, maps)
+        seconds = write_maps(Scorer(detector, compute), category, size, workers, maps)
         result = measure(category, maps, workers)
     splits = {"train": category.train, "validation": category.validation, "test": category.test}
     result["glae"] |= {

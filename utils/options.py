@@ -5,7 +5,6 @@ command line; the last one that speaks wins.
 """
 
 import argparse
-import os
 import signal
 import sys
 import warnings
@@ -16,6 +15,7 @@ import yaml
 
 from data.catalog import DATASETS
 from data.samples import InputError
+from utils.devices import COMPILERS, MEMORY_FORMATS, PRECISIONS
 
 CONFIGS = Path(__file__).resolve().parent.parent / "configs"
 FLAGS = ("resume", "overwrite", "debug")  # of one invocation: never stored with a run
@@ -60,21 +60,51 @@ def dataset_path(options: argparse.Namespace, dataset: str) -> Path | None:
     return getattr(options, f"{dataset}_path", None)
 
 
-def add_machine_options(parser: argparse.ArgumentParser, trains: bool = True) -> None:
-    """Add what says where and, for a command that `trains`, in which precision to compute."""
+def add_machine_options(parser: argparse.ArgumentParser, workers: int = 4) -> None:
+    """Add what says where and in which precision to compute."""
     group = parser.add_argument_group("machine")
     group.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:N or mps")
     group.add_argument("--device_gpu", type=int, metavar="N", help="the same as --device cuda:N")
-    if trains:
-        group.add_argument(
-            "--precision",
-            choices=("auto", "fp32", "bf16", "fp16"),
-            default="auto",
-            help="of training; auto is bf16 where the hardware multiplies it, else fp32",
-        )
-    workers = 4 if trains else os.cpu_count()
+    group.add_argument(
+        "--precision",
+        choices=("auto", *PRECISIONS),
+        default="auto",
+        help="of the networks; auto is bf16 where the hardware multiplies it, else fp32",
+    )
     text = "background threads or processes"
     group.add_argument("--workers", type=int, default=workers, help=text)
+
+
+def add_speed_options(parser: argparse.ArgumentParser, trains: bool = True) -> None:
+    """Add what changes how fast a detector computes, and nothing else beyond rounding."""
+    group = parser.add_argument_group("speed")
+    group.add_argument(
+        "--compile",
+        choices=COMPILERS,
+        default="auto",
+        help="graph: a CUDA graph; inductor: torch.compile; auto: graph on CUDA, else none",
+    )
+    group.add_argument(
+        "--memory_format",
+        choices=list(MEMORY_FORMATS),
+        default="channels_last",
+        help="of the networks' weights and features",
+    )
+    group.add_argument(
+        "--scoring_batch_size",
+        type=int,
+        metavar="N",
+        help="images scored at once; 1 has the least latency; default: 1 on a CPU, else 16",
+    )
+    if trains:
+        group.add_argument(
+            "--feature_memory",
+            type=int,
+            default=2048,
+            metavar="MIB",
+            help="what the teacher's features of the training images may take; 0 computes them "
+            "again at every step",
+        )
 
 
 def add_config_option(parser: argparse.ArgumentParser) -> None:

@@ -14,22 +14,19 @@ import torch
 from torch import nn
 from tqdm import tqdm
 
-from data.images import Size, jitter, normalise
+from data.images import Size, draw_jitter
 from data.natural import NaturalImages, load_batches, penalty_view
 from data.samples import InputError
 from models.detector import Detector
-from utils.devices import PRECISIONS, autocast
+from utils.devices import Compute
 from utils.files import written_aside
 from utils.interrupts import Interrupts
 from utils.runs import Run
+from utils.steps import TERMS, Optimisation, TrainingStep, learning_rate
 
-LEARNING_RATE = 1e-4
-WEIGHT_DECAY = 1e-5
-DECAY_AT, DECAY = 0.95, 0.1  # after this part of the steps the learning rate is multiplied by that
 CHECKPOINT_SECONDS = 60
 MOST_ROWS = 1000  # of losses.csv, about
 NOT_FINITE = "try --precision fp32"
-TERMS = ("hard", "autoencoder", "student_autoencoder", "penalty")
 
 
 @lru_cache(maxsize=2)
@@ -44,53 +41,6 @@ def batch_indices(step: int, batch_size: int, count: int, seed: int) -> list[int
     return [int(permutation(seed, p // count, count)[p % count]) for p in positions]
 
 
-def decay_factor(step: int, steps: int) -> float:
-    """Return what the learning rate is multiplied by at `step`."""
-    return 1.0 if step < DECAY_AT * steps else DECAY
-
-
-class Optimisation:
-    """What changes from step to step beside the detector: optimiser, schedule, scaler, RNG."""
-
-    def __init__(self, detector: Detector, steps: int, device: torch.device, dtype: torch.dtype):
-        self.device = device
-        self.adam = torch.optim.Adam(
-            detector.trained_parameters(), lr=LEARNING_RATE, weight_decay=WEIGHT_DECAY, fused=True
-        )
-        self.schedule = torch.optim.lr_scheduler.LambdaLR(
-            self.adam, lambda step: decay_factor(step, steps)
-        )
-        self.scaler = torch.amp.GradScaler(device.type, enabled=dtype == torch.float16)
-
-    def step(self, loss: torch.Tensor) -> None:
-        """Take one step down the gradient of `loss`."""
-        self.adam.zero_grad(set_to_none=True)
-        self.scaler.scale(loss).backward()
-        self.scaler.step(self.adam)
-        self.scaler.update()
-        self.schedule.step()
-
-    def state_dict(self) -> dict:
-        """Return everything that a bit-for-bit continuation needs, as tensors and numbers."""
-        on_device = torch.cuda.get_rng_state(self.device) if self.device.type == "cuda" else None
-        return {
-            "adam": self.adam.state_dict(),
-            "schedule": self.schedule.state_dict(),
-            "scaler": self.scaler.state_dict(),
-            "rng": torch.get_rng_state(),
-            "device_rng": on_device,
-        }
-
-    def load_state_dict(self, state: dict) -> None:
-        """Take up where `state_dict` left off."""
-        self.adam.load_state_dict(state["adam"])
-        self.schedule.load_state_dict(state["schedule"])
-        self.scaler.load_state_dict(state["scaler"])
-        torch.set_rng_state(state["rng"])
-        if state["device_rng"] is not None and self.device.type == "cuda":
-            torch.cuda.set_rng_state(state["device_rng"], self.device)
-
-
 class LossLog:
     """Means of the loss terms over a window of steps: losses.csv, TensorBoard, progress bar.
 
@@ -100,7 +50,6 @@ class LossLog:
     def __init__(self, run: Run, start: int, device: torch.device):
         self.path, self.start = run.losses_file, start
         self.sums = torch.zeros(len(TERMS), device=device)
-        self.zero = torch.zeros((), device=device)
         self.count = 0
         kept = self._rows_before(start)
         with written_aside(self.path) as aside, aside.open("w", newline="") as file:
@@ -115,12 +64,12 @@ class LossLog:
         with self.path.open(newline="") as file:
             return [row for row in list(csv.reader(file))[1:] if int(row[0]) <= step]
 
-    def add(self, losses: dict[str, torch.Tensor]) -> None:
-        """Count in one step's terms, without waiting for the device."""
-        self.sums += torch.stack([losses.get(term, self.zero).detach() for term in TERMS])
+    def add(self, terms: torch.Tensor) -> None:
+        """Count in one step's terms, (4,), without waiting for the device."""
+        self.sums += terms
         self.count += 1
 
-    def write(self, step: int, learning_rate: float) -> float:
+    def write(self, step: int, rate: float) -> float:
         """Write the means since the last call; return their total.
 
         Raises FloatingPointError when the loss is no longer finite.
@@ -129,7 +78,7 @@ class LossLog:
         total = sum(means)
         if not np.isfinite(total):
             raise FloatingPointError(f"the loss is {total} near step {step}: {NOT_FINITE}")
-        csv.writer(self.file).writerow((step, total, *means, learning_rate))
+        csv.writer(self.file).writerow((step, total, *means, rate))
         self.file.flush()
         if self.tensorboard:
             for name, value in zip(TERMS, means, strict=True):
@@ -171,42 +120,38 @@ def natural_batches(
 def fit(
     detector: Detector,
     images: torch.Tensor,
+    features: torch.Tensor | None,
     natural: list[Path],
     run: Run,
     options: argparse.Namespace,
-    device: torch.device,
+    compute: Compute,
 ) -> None:
-    """Train student and autoencoder on `images`, uint8 (N, 3, H, W).
+    """Train student and autoencoder on `images`, uint8 (N, 3, H, W), on the device.
 
-    Goes on from the run's checkpoint if there is one. Checkpoints once a minute, and when
-    interrupted, which raises KeyboardInterrupt. The same options and seed give the same weights.
+    `features` are the teacher's of these images, see `TrainingStep`. Goes on from the run's
+    checkpoint if there is one. Checkpoints once a minute, and when interrupted, which raises
+    KeyboardInterrupt. The same options and seed give the same weights.
     """
-    steps, seed, dtype = options.train_steps, options.seed, PRECISIONS[options.precision]
+    steps, seed, count = options.train_steps, options.seed, options.batch_size
     detector.train()
-    optimisation = Optimisation(detector, steps, device, dtype)
+    optimisation = Optimisation(detector, steps, compute)
     start, seconds = load_checkpoint(run, detector, optimisation)
-    log = LossLog(run, start, device)
+    train_step = TrainingStep(detector, optimisation, images, features, count, compute)
+    log = LossLog(run, start, compute.device)
     saving = Saving(run, detector, optimisation, log, seconds)
     every = max(1, steps // MOST_ROWS)
-    images = images.to(device)
     streamed = natural_batches(natural, images.shape[-2:], options, range(start, steps))
     bar = tqdm(range(start, steps), "training", steps, initial=start, unit="step", leave=False)
     try:
         with Interrupts() as interrupts:
             for step, views in zip(bar, streamed, strict=False):
-                indices = batch_indices(step, options.batch_size, len(images), seed)
-                batch = torch.stack([images[i] for i in indices])  # a list as index would wait
-                jittered = jitter(batch, np.random.default_rng((seed, step)))
-                inputs = [batch, jittered]
-                if views is not None:
-                    inputs.append(views.to(device, non_blocking=True))
-                with autocast(device, dtype):
-                    losses = detector.losses(*map(normalise, inputs))
-                optimisation.step(sum(losses.values()))
-                log.add(losses)
+                indices = batch_indices(step, count, len(images), seed)
+                changes = draw_jitter(count, np.random.default_rng((seed, step)))
+                optimisation.set_learning_rate(step)
+                log.add(train_step(indices, changes, views))
                 done = step + 1
                 if done % every == 0 or done == steps:  # reading the loss waits for the device
-                    total = log.write(done, optimisation.schedule.get_last_lr()[0])
+                    total = log.write(done, learning_rate(step, steps))
                     bar.set_postfix(loss=f"{total:.4f}")
                 if saving.due() or done == steps or interrupts.requested:
                     saving.save(done)
@@ -273,7 +218,7 @@ def load_checkpoint(run: Run, detector: Detector, optimisation: Optimisation) ->
         same = state["teacher"] == fingerprint(detector.teacher)
         if same:
             detector.load_state_dict(state["detector"], strict=False)
-            optimisation.load_state_dict(state["optimisation"])
+            optimisation.load_state_dict(state["optimisation"], state["step"])
     except Exception as error:  # a cut file fails in any way
         raise InputError(f"{path} is damaged: begin anew with --overwrite ({error})") from error
     if not same:

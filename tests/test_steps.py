@@ -1,0 +1,220 @@
+"""A training step: no way of computing it faster changes what it computes."""
+
+from dataclasses import replace
+from itertools import pairwise
+
+import numpy as np
+import pytest
+import torch
+from torch.nn import functional as F
+
+from data.images import draw_jitter
+from models.detector import TEACHER_CHANNELS, build_detector, hard_feature_loss
+from models.pdn import PDNS
+from utils import steps
+from utils.devices import Compute
+from utils.features import describe_training_images
+from utils.steps import TERMS, Optimisation, TrainingStep
+from utils.training import batch_indices
+
+CPU = Compute(torch.device("cpu"))
+SIZE = (64, 72)
+STEPS = 20
+
+
+def some_images(count: int, seed: int = 0) -> torch.Tensor:
+    generator = torch.Generator().manual_seed(seed)
+    return torch.randint(0, 256, (count, 3, *SIZE), dtype=torch.uint8, generator=generator)
+
+
+def new_detector(model: str = "glae", size: str = "small"):
+    torch.manual_seed(1)
+    teacher = PDNS[size]()
+    for parameter in teacher.parameters():
+        parameter.data *= 2
+    return build_detector(model, size, SIZE, teacher.eval()).train()
+
+
+def without_dropout(detector):
+    """Where its random numbers fall depends on how the work is laid out."""
+    for module in detector.modules():
+        if isinstance(module, torch.nn.Dropout):
+            module.p = 0.0
+    return detector
+
+
+def losses_of(
+    detector, compute: Compute = CPU, budget: int = 64, batch_size: int = 2, penalty: bool = True
+) -> np.ndarray:
+    """Return the loss terms of the first steps, (STEPS, 4)."""
+    images = some_images(5)
+    compute.place(detector)
+    features = describe_training_images(detector, images, compute, budget)
+    assert (features is None) == (budget == 0)
+    optimisation = Optimisation(detector, STEPS, compute)
+    train = TrainingStep(detector, optimisation, images, features, batch_size, compute)
+    torch.manual_seed(2)  # dropout
+    terms = []
+    for step in range(STEPS):
+        changes = draw_jitter(batch_size, np.random.default_rng((3, step)))
+        optimisation.set_learning_rate(step)
+        natural = some_images(batch_size, seed=10 + step) if penalty else None
+        terms.append(train(batch_indices(step, batch_size, 5, seed=4), changes, natural).numpy())
+    return np.stack(terms)
+
+
+@pytest.fixture(scope="module", params=[("glae", "small"), ("efficientad", "medium")], ids=str)
+def kind(request) -> tuple[str, str]:
+    return request.param
+
+
+@pytest.fixture(scope="module")
+def plain(kind) -> np.ndarray:
+    """The losses by the ways that are usual: features kept, eager, channels last, fp32."""
+    return losses_of(new_detector(*kind))
+
+
+def test_losses_change_from_step_to_step(plain):
+    assert (plain > 0).all()
+    assert all((before != after).all() for before, after in pairwise(plain))
+
+
+def test_features_kept_or_computed_at_every_step_give_the_same_losses(kind, plain):
+    np.testing.assert_allclose(losses_of(new_detector(*kind), budget=0), plain, rtol=1e-5)
+
+
+def test_features_that_are_fetched_from_elsewhere_give_the_same_losses(kind, plain, monkeypatch):
+    """On a GPU they may lie in the host's memory; here a copy between two places stands for it."""
+    real = TrainingStep.__init__
+
+    def elsewhere(self, *arguments):
+        real(self, *arguments)
+        self.fetched = torch.empty_like(self.features[:2])
+
+    monkeypatch.setattr(TrainingStep, "__init__", elsewhere)
+    assert (losses_of(new_detector(*kind)) == plain).all()
+
+
+def assert_near(losses: np.ndarray, plain: np.ndarray, first: float, later: float) -> None:
+    """Check the first step's losses, and how far the terms' means over all the steps are apart.
+
+    Sums in another order differ in their last bits; Adam's first updates, which depend on the sign
+    of a gradient alone, make more of that where a gradient is nearly 0.
+    """
+    np.testing.assert_allclose(losses[0], plain[0], rtol=first)
+    np.testing.assert_allclose(losses.mean(0), plain.mean(0), rtol=later)
+
+
+def test_channels_first_gives_the_same_losses(kind):
+    losses, plain = (
+        losses_of(without_dropout(new_detector(*kind)), replace(CPU, memory_format=layout))
+        for layout in ("channels_first", "channels_last")
+    )
+    assert_near(losses, plain, first=1e-5, later=5e-2)
+
+
+def test_the_whole_student_and_its_halves_give_the_same_losses(kind, plain, monkeypatch):
+    """The published step: a pass of teacher and of student for each input, all 2 C channels."""
+    detector = new_detector(*kind)
+
+    def published(image, jittered, natural, features):
+        distance = (detector.describe(image) - detector.student(image)[:, :TEACHER_CHANNELS]) ** 2
+        reconstructed = detector.autoencoder(jittered)
+        as_autoencoder = detector.student(jittered)[:, TEACHER_CHANNELS:]
+        return {
+            "hard": distance[distance >= torch.quantile(distance, 0.999)].mean(),
+            "autoencoder": F.mse_loss(detector.describe(jittered), reconstructed),
+            "student_autoencoder": F.mse_loss(as_autoencoder, reconstructed),
+            "penalty": detector.student(natural)[:, :TEACHER_CHANNELS].square().mean(),
+        }
+
+    monkeypatch.setattr(detector, "losses", published)
+    np.testing.assert_allclose(losses_of(detector), plain, rtol=1e-5)
+
+
+@pytest.mark.slow
+def test_a_compiled_step_gives_the_same_losses(kind):
+    torch._dynamo.reset()
+    losses, plain = (
+        losses_of(without_dropout(new_detector(*kind)), replace(CPU, compiler=compiler))
+        for compiler in ("inductor", "none")
+    )
+    np.testing.assert_allclose(losses, plain, rtol=1e-5)
+
+
+def test_half_precision_stays_near(kind, plain):
+    losses = losses_of(new_detector(*kind), replace(CPU, precision="bf16"))
+    assert_near(losses, plain, first=0.01, later=0.1)
+
+
+def test_without_natural_images_the_penalty_is_0(kind):
+    losses = losses_of(new_detector(*kind), penalty=False)
+    assert (losses[:, TERMS.index("penalty")] == 0).all()
+    assert (losses[:, :3] > 0).all()
+
+
+def test_a_gpu_replays_the_step_and_gives_the_same_losses(kind):
+    if not torch.cuda.is_available():
+        pytest.skip("needs a CUDA device")
+    device = torch.device("cuda")
+
+    def losses(compiler: str) -> np.ndarray:
+        detector = without_dropout(new_detector(*kind)).to(device)
+        images = some_images(5).to(device)
+        compute = Compute(device, "fp32", compiler)
+        features = describe_training_images(detector, images, compute, 64)
+        optimisation = Optimisation(detector, STEPS, compute)
+        train = TrainingStep(detector, optimisation, images, features, 1, compute)
+        terms = []
+        for step in range(STEPS):
+            changes = draw_jitter(1, np.random.default_rng((3, step)))
+            optimisation.set_learning_rate(step)
+            terms.append(train([step % 5], changes, some_images(1, step)).cpu().numpy())
+        return np.stack(terms)
+
+    np.testing.assert_allclose(losses("graph"), losses("none"), rtol=1e-4)
+
+
+def test_a_replayed_step_reads_what_was_copied_in_and_runs_the_same_operations(monkeypatch):
+    """The part of a CUDA graph that can be had without CUDA: one function of fixed tensors."""
+
+    class Recorded:
+        def __init__(self, function):
+            self.function = function
+
+        def __call__(self):
+            held = [tensor.data_ptr() for tensor in (train.indices, train.changes, train.natural)]
+            places.append(held)
+            return self.function()
+
+    places = []
+    monkeypatch.setattr(steps, "CudaGraph", Recorded)
+    detector, images = new_detector(), some_images(5)
+    compute = replace(CPU, compiler="graph")
+    train = TrainingStep(detector, Optimisation(detector, 4, compute), images, None, 1, compute)
+    for step in range(4):
+        train([step], draw_jitter(1, np.random.default_rng(step)), some_images(1, step))
+    assert len(places) == 4
+    assert all(place == places[0] for place in places)
+
+
+def test_fp16_is_trained_eagerly_and_that_is_said():
+    detector, compute = new_detector(), Compute(torch.device("cpu"), "fp16", "graph")
+    optimisation = Optimisation(detector, 4, compute)
+    if not optimisation.scaler.is_enabled():
+        pytest.skip("this torch scales losses on CUDA alone")
+    with pytest.warns(UserWarning, match="fp16"):
+        train = TrainingStep(detector, optimisation, some_images(2), None, 1, compute)
+    assert train.run == train._run
+
+
+def test_the_hard_loss_sees_the_kept_features(kind):
+    """With the student's own first half as the teacher's features there is nothing hard."""
+    detector = new_detector(*kind).eval()
+    image = torch.randn(1, 3, *SIZE, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        features = detector.student(image)[:, :TEACHER_CHANNELS]
+    none = detector.losses(image, image, features=features)["hard"]
+    assert none.item() == pytest.approx(0, abs=1e-9)
+    some = detector.losses(image, image, features=features + 2)["hard"]
+    assert some.item() == pytest.approx(hard_feature_loss(torch.full((2000,), 4.0)).item())
