@@ -8,12 +8,10 @@ from pathlib import Path
 from torch import nn
 
 from data.catalog import DATASETS, find_root, read_category
-from data.images import Size, load_images
+from data.images import load_images
 from data.natural import list_natural_images
 from data.samples import Category, InputError
-from models.autoencoder import AUTOENCODERS, smallest_side
 from models.detector import build_detector
-from models.pdn import PDNS
 from utils.calibration import calibrate
 from utils.devices import Compute, pick_compute, seed_everything
 from utils.evaluation import check_images, evaluate
@@ -23,9 +21,13 @@ from utils.options import (
     add_config_option,
     add_dataset_options,
     add_machine_options,
+    add_model_options,
     add_speed_options,
+    check_image_size,
+    check_not_negative,
     check_positive,
     dataset_path,
+    image_size,
     report_faults,
     resolved,
     run_command,
@@ -47,17 +49,12 @@ def get_parser() -> Parser:
     """Return the parser of this command's options."""
     parser = Parser("Train, calibrate and evaluate one category.")
     add_dataset_options(parser)
-    group = parser.add_argument_group("model")
-    group.add_argument("--model", choices=list(AUTOENCODERS), default="glae", help="autoencoder")
-    group.add_argument("--model_size", choices=list(PDNS), help="default: --weights', else medium")
-    group.add_argument("--weights", type=Path, help="the teacher; default: the one that ships")
+    add_model_options(parser)
     group = parser.add_argument_group("training")
+    group.add_argument("--weights", type=Path, help="the teacher; default: the one that ships")
     group.add_argument("--imagenet_train_path", type=Path, help="natural images for the penalty")
     group.add_argument("--train_steps", type=int, default=65_000)
     group.add_argument("--batch_size", type=int, default=1)
-    group.add_argument(
-        "--image_size", type=int, nargs="+", default=[256], help="one side, or height and width"
-    )
     group.add_argument("--seed", type=int, default=0)
     add_machine_options(parser)
     add_speed_options(parser)
@@ -72,22 +69,10 @@ def get_parser() -> Parser:
 def check(options: argparse.Namespace) -> None:
     """Raise one InputError with every fault that the options alone show."""
     faults = check_positive(options, "train_steps", "batch_size", "workers", "scoring_batch_size")
-    smallest = smallest_side(options.model)
-    if len(options.image_size) > 2:
-        faults.append("--image_size takes one side, or height and width")
-    elif min(options.image_size) < smallest:
-        faults.append(f"--image_size for {options.model} must be at least {smallest}")
-    for name in ("seed", "feature_memory"):
-        if getattr(options, name) < 0:
-            faults.append(f"--{name} must not be negative, as {getattr(options, name)} is")
+    faults += check_image_size(options) + check_not_negative(options, "seed", "feature_memory")
     if options.resume and options.overwrite:
         faults.append("--resume and --overwrite exclude each other")
     report_faults(faults)
-
-
-def image_size(options: argparse.Namespace) -> Size:
-    """Return (height, width) of what the networks see."""
-    return (options.image_size[0], options.image_size[-1])
 
 
 def get_teacher(options: argparse.Namespace) -> nn.Module:

@@ -53,7 +53,8 @@ def pick_compute(options: argparse.Namespace) -> Compute:
     device = pick_device(options)
     if device.type == "cuda":
         torch.cuda.set_device(device.index or 0)  # graphs and page-locked memory belong to one
-    batch_size = options.scoring_batch_size or (1 if device.type == "cpu" else 16)
+    batch_size = getattr(options, "scoring_batch_size", None)
+    batch_size = batch_size or (1 if device.type == "cpu" else 16)
     return Compute(
         device,
         pick_precision(options, device),

@@ -14,7 +14,10 @@ from pathlib import Path
 import yaml
 
 from data.catalog import DATASETS
+from data.images import Size
 from data.samples import InputError
+from models.autoencoder import AUTOENCODERS, smallest_side
+from models.pdn import PDNS
 from utils.devices import COMPILERS, MEMORY_FORMATS, PRECISIONS
 
 CONFIGS = Path(__file__).resolve().parent.parent / "configs"
@@ -60,6 +63,22 @@ def dataset_path(options: argparse.Namespace, dataset: str) -> Path | None:
     return getattr(options, f"{dataset}_path", None)
 
 
+def add_model_options(parser: argparse.ArgumentParser, default_size: str | None = None) -> None:
+    """Add what a detector is: --model, --model_size, --image_size."""
+    group = parser.add_argument_group("model")
+    group.add_argument("--model", choices=list(AUTOENCODERS), default="glae", help="autoencoder")
+    text = None if default_size else "default: --weights', else medium"
+    group.add_argument("--model_size", choices=list(PDNS), default=default_size, help=text)
+    group.add_argument(
+        "--image_size", type=int, nargs="+", default=[256], help="one side, or height and width"
+    )
+
+
+def image_size(options: argparse.Namespace) -> Size:
+    """Return (height, width) of what the networks see."""
+    return (options.image_size[0], options.image_size[-1])
+
+
 def add_machine_options(parser: argparse.ArgumentParser, workers: int = 4) -> None:
     """Add what says where and in which precision to compute."""
     group = parser.add_argument_group("machine")
@@ -75,7 +94,9 @@ def add_machine_options(parser: argparse.ArgumentParser, workers: int = 4) -> No
     group.add_argument("--workers", type=int, default=workers, help=text)
 
 
-def add_speed_options(parser: argparse.ArgumentParser, trains: bool = True) -> None:
+def add_speed_options(
+    parser: argparse.ArgumentParser, trains: bool = True, scores: bool = True
+) -> None:
     """Add what changes how fast a detector computes, and nothing else beyond rounding."""
     group = parser.add_argument_group("speed")
     group.add_argument(
@@ -90,12 +111,13 @@ def add_speed_options(parser: argparse.ArgumentParser, trains: bool = True) -> N
         default="channels_last",
         help="of the networks' weights and features",
     )
-    group.add_argument(
-        "--scoring_batch_size",
-        type=int,
-        metavar="N",
-        help="images scored at once; 1 has the least latency; default: 1 on a CPU, else 16",
-    )
+    if scores:
+        group.add_argument(
+            "--scoring_batch_size",
+            type=int,
+            metavar="N",
+            help="images scored at once; 1 has the least latency; default: 1 on a CPU, else 16",
+        )
     if trains:
         group.add_argument(
             "--feature_memory",
@@ -177,6 +199,24 @@ def check_positive(options: argparse.Namespace, *names: str) -> list[str]:
         for name, value in values.items()
         if value is not None and value < 1
     ]
+
+
+def check_not_negative(options: argparse.Namespace, *names: str) -> list[str]:
+    """Return one fault for each named option that is below 0."""
+    values = {name: getattr(options, name) for name in names}
+    return [
+        f"--{n} must not be negative, as {value} is" for n, value in values.items() if value < 0
+    ]
+
+
+def check_image_size(options: argparse.Namespace) -> list[str]:
+    """Return the fault of an --image_size that the --model cannot work at, if there is one."""
+    smallest = smallest_side(options.model)
+    if len(options.image_size) > 2:
+        return ["--image_size takes one side, or height and width"]
+    if min(options.image_size) < smallest:
+        return [f"--image_size for {options.model} must be at least {smallest}"]
+    return []
 
 
 def report_faults(faults: list[str]) -> None:

@@ -1,0 +1,77 @@
+"""Benchmark of scoring, from the image on the device to its map at full size."""
+
+import argparse
+from dataclasses import replace
+
+import torch
+from torch.utils.flop_counter import FlopCounterMode
+
+from benchmarks.machine import matmul_rate, peak_memories, speed_settings
+from benchmarks.published import PublishedScoring
+from benchmarks.timing import OURS, compared, repeated, time_blocks
+from data.catalog import find_root, read_category
+from data.images import Size, load_image, normalise
+from data.samples import InputError
+from models.detector import Detector, build_detector
+from utils.devices import Compute, seed_everything
+from utils.options import dataset_path, image_size
+from utils.scoring import Scorer
+
+
+def compare(
+    detector: Detector,
+    images: torch.Tensor,
+    original: Size,
+    options: argparse.Namespace,
+    compute: Compute,
+) -> dict:
+    """Time the scoring of `images`, uint8 (N, 3, H, W) on the device; maps of size `original`."""
+    number = len(images)
+    scorer = Scorer(detector, replace(compute, scoring_batch_size=number))
+    contenders = {OURS: repeated(lambda: scorer.score(images, original))}
+    time_blocks(contenders, compute.device, options.warm_up, 1, 1)
+    peaks = peak_memories(compute)  # before the opponent takes any
+    if options.against:
+        published = PublishedScoring(detector, compute.device)
+        inputs = normalise(images).to(published.dtype)
+        contenders[options.against] = repeated(lambda: published.score(inputs, original))
+    counts = (options.warm_up, options.steps, options.repeats)
+    result = compared(time_blocks(contenders, compute.device, *counts), "image", number)
+    with FlopCounterMode(display=False) as counter:
+        scorer.networks(normalise(images))
+    operations, rate = counter.get_total_flops() // number, matmul_rate(compute)
+    return {
+        "batch_size": number,
+        **result,
+        "images_per_second": 1 / result["seconds_per_image"],
+        "operations_per_image": operations,
+        "matmul_operations_per_second": rate,
+        "share_of_matmul": operations / result["seconds_per_image"] / rate,
+        **peaks,
+    }
+
+
+def benchmark_inference(options: argparse.Namespace, compute: Compute) -> dict:
+    """Time scoring for each batch size; return the rows and the settings that gave them."""
+    root = find_root(options.dataset, dataset_path(options, options.dataset))
+    category = read_category(options.dataset, root, options.subdataset, options.seed)
+    if not category.test:
+        raise InputError(f"{root} has no test images of {category.name}: there is nothing to score")
+    size = image_size(options)
+    image, original = load_image(category.test[0].image, size)
+    seed_everything(options.seed)
+    detector = build_detector(options.model, options.model_size, size)
+    rows = [
+        compare(
+            detector,
+            image.to(compute.device).repeat(number, 1, 1, 1),
+            original,
+            options,
+            compute,
+        )
+        for number in options.batch_size or ([1] if compute.device.type == "cpu" else [1, 16])
+    ]
+    settings = {"dataset": options.dataset, "subdataset": category.name, "map_size": original}
+    names = ("model", "model_size", "image_size", "steps", "warm_up", "repeats", "seed")
+    settings |= {name: getattr(options, name) for name in names} | speed_settings(compute)
+    return {"benchmark": "inference", **rows[-1], "rows": rows, "settings": settings}

@@ -1,0 +1,68 @@
+"""What a figure depends on beside the code: the machine, its memory, how fast it multiplies."""
+
+import os
+import platform
+from pathlib import Path
+
+import torch
+
+from benchmarks.timing import repeated, time_blocks
+from utils.devices import Compute
+from utils.evaluation import versions
+
+MATRIX_SIDES = {"cuda": 8192, "cpu": 2048}  # large enough to be bound by arithmetic
+MATRIX_REPEATS = 20
+
+
+def machine(compute: Compute | None = None) -> dict:
+    """Describe this machine, and the device that was used."""
+    name = platform.processor() or platform.machine()
+    if Path("/proc/cpuinfo").is_file():
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+        name = next((x.split(":")[1].strip() for x in lines if x.startswith("model name")), name)
+    found = {"processor": name, "cores": os.cpu_count(), "system": platform.system(), **versions()}
+    if compute:
+        found |= {"device": compute.device.type, "threads": torch.get_num_threads()}
+        if compute.device.type == "cuda":
+            found |= {"device": torch.cuda.get_device_name(compute.device)}
+    return found
+
+
+def speed_settings(compute: Compute) -> dict[str, str]:
+    """Return how a detector computed."""
+    return {
+        "precision": compute.precision,
+        "compile": compute.compiler,
+        "memory_format": compute.memory_format,
+    }
+
+
+def peak_memory() -> int:
+    """Return the most memory in bytes that this process had resident."""
+    status = Path("/proc/self/status")
+    if status.is_file():  # getrusage would count what the parent had before it started this one
+        line = next(x for x in status.read_text().splitlines() if x.startswith("VmHWM"))
+        return 1024 * int(line.split()[1])
+    import resource  # not on Windows
+
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss  # bytes on macOS
+
+
+def peak_memories(compute: Compute) -> dict[str, int]:
+    """Return the peaks so far in bytes: of the device, which may be the host, and of the host."""
+    host = peak_memory()
+    on_cuda = compute.device.type == "cuda"
+    device = torch.cuda.max_memory_reserved(compute.device) if on_cuda else host
+    return {"peak_memory_bytes": device, "peak_host_memory_bytes": host}
+
+
+@torch.no_grad()
+def matmul_rate(compute: Compute) -> float:
+    """Return the operations a second of a large square matrix product, the best of several.
+
+    In the device's precision: what no network of convolutions can exceed by much.
+    """
+    side = MATRIX_SIDES.get(compute.device.type, 2048)
+    a, b = (torch.randn(side, side, device=compute.device).to(compute.dtype) for _ in range(2))
+    seconds = time_blocks({"": repeated(lambda: a @ b)}, compute.device, 2, 1, MATRIX_REPEATS)
+    return 2 * side**3 / min(seconds[""])
