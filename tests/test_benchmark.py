@@ -6,17 +6,31 @@ from pathlib import Path
 import numpy as np
 import pytest
 import tifffile
+import torch
 
 import benchmark
+from benchmarks import timing
+from benchmarks.evaluation import generate_map, generate_test_set
+from benchmarks.machine import matmul_rate
 from data.catalog import read_category
 from data.samples import InputError
 from tests.conftest import REPOSITORY, SIZE, fill, make_mvtec_ad, make_mvtec_loco
+from utils.devices import Compute
 from utils.evaluation import check_maps, map_path, measure
 from utils.options import parse
 
+TINY = ["--image_size", "64", "--steps", "2", "--warm_up", "1", "--repeats", "3"]
+TINY += ["--device", "cpu", "--workers", "1"]
 
-def run(*argv: str) -> None:
-    benchmark.main(parse(benchmark.get_parser(), ["evaluation", *map(str, argv)]))
+
+def run(command: str, *argv: str) -> None:
+    benchmark.main(parse(benchmark.get_parser(), [command, *map(str, argv)]))
+
+
+def figures(capsys, *argv: str) -> dict:
+    """Return the one object that a benchmark prints."""
+    run(*argv, "--json")
+    return json.loads(capsys.readouterr().out)
 
 
 @pytest.fixture
@@ -28,7 +42,7 @@ def loco(tmp_path) -> Path:
 @pytest.mark.parametrize("count", [3, 6, 15])
 def test_any_number_of_maps_is_made_that_the_metrics_take(loco, tmp_path, count):
     category = read_category("mvtec_loco", loco, "juice", seed=0)
-    made = benchmark.generate_test_set(category, count, tmp_path / "made", seed=0)
+    made = generate_test_set(category, count, tmp_path / "made", seed=0)
     assert len(made.test) == count
     assert len({map_path(tmp_path / "made", sample) for sample in made.test}) == count
     check_maps(made, tmp_path / "made")
@@ -41,7 +55,7 @@ def test_any_number_of_maps_is_made_that_the_metrics_take(loco, tmp_path, count)
 
 def test_equal_seeds_make_equal_maps(loco, tmp_path):
     sample = read_category("mvtec_loco", loco, "juice", seed=0).test[-1]
-    maps = [benchmark.generate_map(sample, np.random.default_rng(seed)) for seed in (1, 1, 2)]
+    maps = [generate_map(sample, np.random.default_rng(seed)) for seed in (1, 1, 2)]
     assert (maps[0] == maps[1]).all()
     assert (maps[0] != maps[2]).any()
 
@@ -64,20 +78,135 @@ def test_json_is_one_object_with_the_figures_the_settings_and_the_machine(
     assert {"processor", "cores", "torch", "numpy"} <= set(result["machine"])
 
 
+@pytest.fixture
+def bottle(tmp_path) -> list[str]:
+    make_mvtec_ad(tmp_path / "ad", "bottle")
+    return ["--dataset", "mvtec_ad", "--mvtec_ad_path", str(tmp_path / "ad")]
+
+
+@pytest.mark.parametrize("penalty", [False, True])
+def test_training_is_timed_beside_the_published_way(bottle, tmp_path, capsys, penalty):
+    if penalty:
+        fill(tmp_path / "natural", 3)
+        bottle += ["--imagenet_train_path", str(tmp_path / "natural")]
+    result = figures(capsys, "train", *bottle, *TINY, "--against", "published")
+    assert result["benchmark"] == "train"
+    for row in (result, result["published"]):
+        names = ("seconds_per_step_min", "seconds_per_step", "seconds_per_step_max")
+        least, median, most = (row[name] for name in names)
+        assert 0 < least <= median <= most
+    assert result["ratio_min"] <= result["ratio"] <= result["ratio_max"]
+    assert result["steps_per_second"] == pytest.approx(1 / result["seconds_per_step"])
+    assert result["peak_memory_bytes"] > 50 * 2**20
+    assert 0 < result["share_of_matmul"] < 2
+    assert result["settings"]["natural_images"] == (3 if penalty else 0)
+    assert result["settings"]["images"] > 2
+    assert {"processor", "device", "threads", "torch"} <= set(result["machine"])
+
+
+def test_the_operations_of_a_step_are_those_worked_out_by_hand(bottle, capsys):
+    """Small student, forward and backward, on two images; teacher on one; GLAE's autoencoder."""
+    steps = [*TINY, "--precision", "fp32", "--image_size", "256"]
+    found = figures(capsys, "train", *bottle, *steps, "--steps", "1", "--repeats", "1")
+    first, second, third, last = (
+        2 * side**2 * before * after * kernel**2
+        for side, before, after, kernel in (
+            (253, 3, 128, 4),
+            (123, 128, 256, 4),
+            (59, 256, 256, 3),
+            (56, 256, 384, 4),
+        )
+    )
+    teacher = first + second + third + last
+    student = 2 * (3 * teacher - first)  # no gradient for the image; half of the last layer each
+    rest = found["operations_per_step"] - teacher - student
+    assert 12e9 < rest < 18e9  # the autoencoder, three times its 5 GFLOP: FACTS, GLAE's 1 % more
+
+
+def test_scoring_is_timed_for_each_batch_size(bottle, capsys):
+    argv = [*bottle, *TINY, "--batch_size", "1", "3", "--against", "published"]
+    result = figures(capsys, "inference", *argv)
+    assert [row["batch_size"] for row in result["rows"]] == [1, 3]
+    for row in result["rows"]:
+        assert row["images_per_second"] == pytest.approx(1 / row["seconds_per_image"])
+        assert row["ratio"] > 0
+        assert row["operations_per_image"] == result["rows"][0]["operations_per_image"]
+    assert result["seconds_per_image"] == result["rows"][-1]["seconds_per_image"]
+    assert result["settings"]["map_size"] == list(SIZE[::-1])
+
+
+@pytest.mark.parametrize("command", ["train", "inference"])
+def test_the_tables_show_both_ways(bottle, capsys, command):
+    run(command, *bottle, *TINY, "--against", "published")
+    ours, published = capsys.readouterr().out.splitlines()[-2:]
+    assert ours.split()[0] == "ours"
+    assert published.split()[0] == "published"
+    run(command, *bottle, *TINY)
+    assert "published" not in capsys.readouterr().out
+
+
+def test_contenders_take_turns_and_only_what_follows_the_warm_up_is_timed(monkeypatch):
+    now, calls = [0.0], []
+    monkeypatch.setattr(timing.time, "perf_counter", lambda: now[0])
+
+    def step_of(name: str, seconds: float):
+        def step() -> None:
+            calls.append(name)
+            now[0] += seconds
+
+        return timing.repeated(step)
+
+    contenders = {"ours": step_of("a", 2.0), "published": step_of("b", 5.0)}
+    seconds = timing.time_blocks(contenders, torch.device("cpu"), 1, 2, 2)
+    assert "".join(calls) == "aaabbb" * 2
+    assert seconds == {"ours": [2.0, 2.0], "published": [5.0, 5.0]}
+    found = timing.compared(seconds, "image", scale=4)
+    assert found["seconds_per_image"] == 0.5
+    assert found["published"]["seconds_per_image"] == 1.25
+    assert found["ratio"] == 2.5
+
+
+def test_the_ratio_is_of_neighbouring_blocks():
+    """A machine that slows down for both meanwhile leaves it as it is."""
+    seconds = {"ours": [1.0, 2.0, 40.0], "published": [3.0, 6.0, 120.0]}
+    found = timing.compared(seconds, "step")
+    assert (found["ratio_min"], found["ratio"], found["ratio_max"]) == (3, 3, 3)
+
+
+def test_a_machine_multiplies_matrices_at_some_rate():
+    assert 1e9 < matmul_rate(Compute(torch.device("cpu"))) < 1e16
+
+
+def test_bad_numbers_of_networks_are_named_together(bottle):
+    with pytest.raises(InputError, match=r"--repeats.*--steps.*--image_size.*--batch_size"):
+        bad = ["--repeats", "0", "--steps", "0", "--image_size", "9", "--batch_size", "0"]
+        run("train", *bottle, *bad)
+    with pytest.raises(InputError, match="--batch_size"):
+        run("inference", *bottle, "--batch_size", "1", "0")
+
+
 def test_bad_numbers_are_named_together(loco):
     own = ["--dataset", "mvtec_loco", "--mvtec_loco_path", loco, "--subdataset", "juice"]
     with pytest.raises(InputError, match=r"--repeats.*--workers.*--images"):
-        run(*own, "--repeats", "0", "--workers", "-1", "--images", "3", "0")
+        run("evaluation", *own, "--repeats", "0", "--workers", "-1", "--images", "3", "0")
 
 
 def test_a_test_set_without_masks_is_named(tmp_path):
     fill(tmp_path / "bolt" / "train" / "good", 4)
     fill(tmp_path / "bolt" / "test" / "stain", 2, stain=True)
     with pytest.raises(InputError, match="no masks"):
-        run("--dataset", "folder", "--folder_path", tmp_path / "bolt")
+        run("evaluation", "--dataset", "folder", "--folder_path", tmp_path / "bolt")
 
 
 def test_an_unknown_category_is_named(tmp_path):
     make_mvtec_ad(tmp_path, "bottle")
     with pytest.raises(InputError, match="choose one of bottle"):
-        run("--dataset", "mvtec_ad", "--mvtec_ad_path", tmp_path, "--subdataset", "cup")
+        run(
+            "evaluation",
+            "--dataset",
+            "mvtec_ad",
+            "--mvtec_ad_path",
+            tmp_path,
+            "--subdataset",
+            "cup",
+        )

@@ -68,6 +68,7 @@ def test_what_cannot_be_captured_runs_eagerly_and_says_so_once(cuda):
 
     cuda.setattr(torch.cuda, "CUDAGraph", object)
     cuda.setattr(torch.cuda, "graph", refuse)
+    cuda.setattr(torch.cuda, "set_stream", lambda stream: None)
     _, function = counting()
     graph = CudaGraph(function)
     with pytest.warns(UserWarning, match="CUDA graph is not possible.*not permitted") as said:

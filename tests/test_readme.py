@@ -33,7 +33,9 @@ SMALLER = {
     "sweep.sh": "--train_steps 2 --image_size 64 --workers 1 --device cpu",
     "pretrain.py": "--train_steps 2 --image_size 64 --crop_size 48 --batch_size 2 --workers 1",
     "inference.py": "",
-    "benchmark.py": "--images 2 4 --repeats 1 --workers 1",
+    "benchmark.py train": "--image_size 64 --steps 1 --warm_up 1 --repeats 1 --workers 1",
+    "benchmark.py inference": "--image_size 64 --steps 1 --warm_up 1 --repeats 1",
+    "benchmark.py evaluation": "--images 2 4 --repeats 1 --workers 1",
 }
 
 
@@ -46,7 +48,7 @@ def home(tmp_path_factory) -> Path:
     """A clone with every path that the README names, all miniature."""
     home = tmp_path_factory.mktemp("clone")
     scripts = ("main.py", "inference.py", "pretrain.py", "benchmark.py", "sweep.sh")
-    for name in (*scripts, "configs", "data", "models", "utils"):
+    for name in (*scripts, "benchmarks", "configs", "data", "models", "utils"):
         copy = shutil.copytree if (REPOSITORY / name).is_dir() else shutil.copy
         copy(REPOSITORY / name, home / name)
     make_mvtec_loco(home / "path" / "mvtec_loco", "screw_bag")

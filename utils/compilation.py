@@ -43,13 +43,14 @@ class CudaGraph:
         return result
 
     def _capture(self) -> None:
-        graph = torch.cuda.CUDAGraph()
+        graph, here = torch.cuda.CUDAGraph(), torch.cuda.current_stream()
         try:
             # thread_local: a thread that pins memory for the next batch may go on meanwhile
             with torch.cuda.graph(graph, stream=self.stream, capture_error_mode="thread_local"):
                 self.result = self.function()
             self.graph = graph
         except RuntimeError as error:
+            torch.cuda.set_stream(here)  # a capture that fails does not go back to it
             self.eager = True
             warn_eager("a CUDA graph", error)
 

@@ -53,6 +53,7 @@ def pick_compute(options: argparse.Namespace) -> Compute:
     device = pick_device(options)
     if device.type == "cuda":
         torch.cuda.set_device(device.index or 0)  # graphs and page-locked memory belong to one
+        torch.backends.cudnn.benchmark = True  # shapes do not change from step to step
     batch_size = getattr(options, "scoring_batch_size", None)
     batch_size = batch_size or (1 if device.type == "cpu" else 16)
     return Compute(

@@ -1,5 +1,7 @@
 """One step of training: eager, through torch.compile, or replayed as a CUDA graph."""
 
+import warnings
+
 import torch
 
 from data.images import jitter, normalise
@@ -24,12 +26,15 @@ class Optimisation:
     def __init__(self, detector: Detector, steps: int, compute: Compute):
         self.steps, self.device = steps, compute.device
         self.on_cuda = compute.device.type == "cuda"
+        self.in_graph = compute.compiler == "graph"
+        if self.in_graph:  # the steps before the capture are meant to run without it
+            warnings.filterwarnings("ignore", "This instance was constructed with capturable=True")
         self.adam = torch.optim.Adam(
             detector.trained_parameters(),
             lr=self._rate(0),
             weight_decay=WEIGHT_DECAY,
             fused=True,
-            capturable=self.on_cuda,
+            capturable=self.in_graph,
         )
         half = compute.dtype == torch.float16
         self.scaler = torch.amp.GradScaler(compute.device.type, enabled=half)
@@ -37,13 +42,13 @@ class Optimisation:
     def _rate(self, step: int) -> float | torch.Tensor:
         """Return the learning rate as the optimiser wants it: a graph reads it from the device."""
         rate = learning_rate(step, self.steps)
-        return torch.tensor(rate, device=self.device) if self.on_cuda else rate
+        return torch.tensor(rate, device=self.device) if self.in_graph else rate
 
     def set_learning_rate(self, step: int) -> None:
         """Set the learning rate of `step`; does nothing where it is that of the step before."""
         if learning_rate(step, self.steps) != learning_rate(step - 1, self.steps):
             for group in self.adam.param_groups:
-                if self.on_cuda:
+                if self.in_graph:
                     group["lr"].fill_(learning_rate(step, self.steps))
                 else:
                     group["lr"] = self._rate(step)
