@@ -44,8 +44,9 @@ class Compute:
         return torch.autocast(self.device.type, self.dtype)
 
     def pinned(self, tensor: torch.Tensor) -> torch.Tensor:
-        """Return a tensor that a GPU can fetch while the program goes on; elsewhere itself."""
-        return tensor.pin_memory() if self.device.type == "cuda" else tensor
+        """Return a host's tensor where a GPU can fetch it while the program goes on."""
+        wanted = self.device.type == "cuda" and tensor.device.type == "cpu"
+        return tensor.pin_memory() if wanted else tensor
 
 
 def pick_compute(options: argparse.Namespace) -> Compute:
