@@ -3,6 +3,7 @@
 import argparse
 import os
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 from data.catalog import DATASETS, find_root, read_category
@@ -108,6 +109,8 @@ def evaluate_run(run: Run, options: argparse.Namespace, compute: Compute) -> dic
         check_maps(category, folder)
         return measure(category, folder, options.workers)
     detector, size = run.load_detector(compute.device)
+    if options.precision == "auto" and run.read_config().get("precision") == "fp32":
+        compute = replace(compute, precision="fp32")  # as its training was
     keep = not options.no_maps
     return evaluate(run, detector, category, size, options.workers, seed, compute, keep)
 

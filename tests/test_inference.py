@@ -70,6 +70,30 @@ def test_it_scores_every_run_and_gets_the_numbers_that_training_got(world, capsy
     assert shown.count("mean") == 2
 
 
+@pytest.mark.parametrize(
+    ("asked", "used"),
+    [([], "fp32"), (["--precision", "bf16"], "bf16"), (["--precision", "fp32"], "fp32")],
+)
+def test_what_was_trained_in_fp32_is_scored_so_unless_asked_otherwise(world, tmp_path, asked, used):
+    shutil.copytree(world / "output0", tmp_path / "output")
+    run = Run(tmp_path / "output", "mvtec_ad", "bottle")
+    run.write_config(run.read_config() | {"precision": "fp32"})
+    only = ["--dataset", "mvtec_ad", "--no_maps"]
+    assert run_inference(tmp_path / "output", *only, *asked) == 0
+    assert json.loads(run.metrics_file.read_text())["glae"]["precision"] == used
+
+
+def test_the_batch_size_of_scoring_does_not_change_the_numbers(world, tmp_path):
+    shutil.copytree(world / "output0", tmp_path / "output")
+    run, found = Run(tmp_path / "output", "mvtec_ad", "bottle"), []
+    for size in (1, 4):
+        argv = ["--dataset", "mvtec_ad", "--scoring_batch_size", size, "--precision", "fp32"]
+        assert run_inference(tmp_path / "output", *argv) == 0
+        maps = sorted(run.maps_folder.rglob("*.tiff"))
+        found.append(np.stack([tifffile.imread(path) for path in maps]))
+    np.testing.assert_allclose(*found, rtol=1e-3, atol=1e-4)
+
+
 def test_several_folders_give_mean_and_sample_deviation(world, capsys):
     run_inference(world / "output0", world / "output1", "--format", "csv", "--no_maps")
     rows = list(csv.DictReader(io.StringIO(capsys.readouterr().out)))

@@ -233,6 +233,7 @@ def evaluate(
             "evaluation": time.perf_counter() - begun,
             "scoring_per_image": seconds,
         },
+        "precision": compute.precision,
         "versions": versions(),
         "seed": seed,
     }
