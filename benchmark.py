@@ -68,7 +68,7 @@ def add_command(commands, name: str, text: str) -> Parser:
     return command
 
 
-def add_networks_options(command: Parser, scores: bool):
+def add_networks_options(command: Parser, scores: bool) -> argparse._ArgumentGroup:
     """Add what the benchmarks of networks share; return their group of options."""
     add_model_options(command, default_size="small")
     add_machine_options(command)
@@ -79,8 +79,8 @@ def add_networks_options(command: Parser, scores: bool):
         choices=("published",),
         help="time the published way as well, in turn, and give the ratio",
     )
-    group.add_argument("--steps", type=int, default=10, help="timed steps in one block")
-    group.add_argument("--warm_up", type=int, default=5, help="steps before them")
+    group.add_argument("--steps", type=int, help="timed in one block; default: 10, on CUDA 200")
+    group.add_argument("--warm_up", type=int, default=5, help="steps before them, at least 4")
     group.add_argument("--repeats", type=int, default=5, help="blocks that the median is of")
     return group
 
@@ -89,7 +89,7 @@ def check(options: argparse.Namespace) -> None:
     """Raise one InputError with every fault that the options alone show."""
     faults = check_positive(options, "repeats", "workers") + check_not_negative(options, "seed")
     if options.command != "evaluation":
-        faults += check_positive(options, "steps", "warm_up") + check_image_size(options)
+        faults += check_positive(options, "steps") + check_image_size(options)
     if options.command == "train":
         faults += check_positive(options, "batch_size")
         faults += check_not_negative(options, "feature_memory")

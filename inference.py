@@ -8,7 +8,7 @@ from pathlib import Path
 
 from data.catalog import DATASETS, find_root, read_category
 from data.samples import Category, InputError
-from utils.devices import Compute, pick_compute
+from utils.devices import Compute, pick_compute, supports
 from utils.evaluation import check_maps, evaluate, measure
 from utils.options import (
     Parser,
@@ -108,9 +108,9 @@ def evaluate_run(run: Run, options: argparse.Namespace, compute: Compute) -> dic
         folder = maps_folder(options.maps_dir, run)
         check_maps(category, folder)
         return measure(category, folder, options.workers)
-    detector, size = run.load_detector(compute.device)
-    if options.precision == "auto" and run.read_config().get("precision") == "fp32":
-        compute = replace(compute, precision="fp32")  # as its training was
+    detector, size, precision = run.load_detector(compute.device)
+    if options.precision == "auto" and supports(precision, compute.device):
+        compute = replace(compute, precision=precision)  # as in its training and calibration
     keep = not options.no_maps
     return evaluate(run, detector, category, size, options.workers, seed, compute, keep)
 

@@ -149,9 +149,10 @@ def train(
     images = load_images(paths, size, options.workers, "training images").to(compute.device)
     features = describe_training_images(detector, images, compute, options.feature_memory)
     fit(detector, images, features, natural, run, options, compute)
+    del images, features  # gigabytes that calibration does not need
     validation = [sample.image for sample in category.validation]
     calibrate(detector, validation, size, options.workers, compute)
-    run.save_detector(detector, options.model, options.model_size, size)
+    run.save_detector(detector, options.model, options.model_size, size, compute.precision)
 
 
 def get_natural_images(options: argparse.Namespace) -> list[Path]:
@@ -186,7 +187,7 @@ def main(options: argparse.Namespace) -> None:
             train(chosen, category, teacher, natural, options, compute)
         metrics = None
         if category.test:
-            detector, size = chosen.load_detector(compute.device)
+            detector, size, _ = chosen.load_detector(compute.device)
             metrics = evaluate(
                 chosen, detector, category, size, options.workers, options.seed, compute
             )

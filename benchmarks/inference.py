@@ -6,9 +6,9 @@ from dataclasses import replace
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from benchmarks.machine import matmul_rate, peak_memories, speed_settings
+from benchmarks.machine import forget_peaks, matmul_rate, peak_memories, speed_settings
 from benchmarks.published import PublishedScoring
-from benchmarks.timing import OURS, compared, repeated, time_blocks
+from benchmarks.timing import OURS, blocks, compared, repeated, time_blocks
 from data.catalog import find_root, read_category
 from data.images import Size, load_image, normalise
 from data.samples import InputError
@@ -27,27 +27,28 @@ def compare(
 ) -> dict:
     """Time the scoring of `images`, uint8 (N, 3, H, W) on the device; maps of size `original`."""
     number = len(images)
+    warm_up, steps, repeats = blocks(options, compute)
+    forget_peaks(compute)
     scorer = Scorer(detector, replace(compute, scoring_batch_size=number))
     contenders = {OURS: repeated(lambda: scorer.score(images, original))}
-    time_blocks(contenders, compute.device, options.warm_up, 1, 1)
+    time_blocks(contenders, compute.device, warm_up, 1, 1)
     peaks = peak_memories(compute)  # before the opponent takes any
     if options.against:
         published = PublishedScoring(detector, compute.device)
         inputs = normalise(images).to(published.dtype)
         contenders[options.against] = repeated(lambda: published.score(inputs, original))
-    counts = (options.warm_up, options.steps, options.repeats)
-    result = compared(time_blocks(contenders, compute.device, *counts), "image", number)
+    result = compared(
+        time_blocks(contenders, compute.device, warm_up, steps, repeats), "image", number
+    )
     with FlopCounterMode(display=False) as counter:
-        scorer.networks(normalise(images))
-    operations, rate = counter.get_total_flops() // number, matmul_rate(compute)
+        scorer.detector.distances(normalise(images))
     return {
         "batch_size": number,
         **result,
         "images_per_second": 1 / result["seconds_per_image"],
-        "operations_per_image": operations,
-        "matmul_operations_per_second": rate,
-        "share_of_matmul": operations / result["seconds_per_image"] / rate,
+        "operations_per_image": counter.get_total_flops() // number,
         **peaks,
+        **speed_settings(compute, scorer.accelerated),
     }
 
 
@@ -59,19 +60,21 @@ def benchmark_inference(options: argparse.Namespace, compute: Compute) -> dict:
         raise InputError(f"{root} has no test images of {category.name}: there is nothing to score")
     size = image_size(options)
     image, original = load_image(category.test[0].image, size)
+    image = image.to(compute.device)
     seed_everything(options.seed)
     detector = build_detector(options.model, options.model_size, size)
+    numbers = options.batch_size or ([1] if compute.device.type == "cpu" else [1, 16])
     rows = [
-        compare(
-            detector,
-            image.to(compute.device).repeat(number, 1, 1, 1),
-            original,
-            options,
-            compute,
-        )
-        for number in options.batch_size or ([1] if compute.device.type == "cpu" else [1, 16])
+        compare(detector, image.repeat(number, 1, 1, 1), original, options, compute)
+        for number in numbers
     ]
+    rate = matmul_rate(compute)
+    for row in rows:
+        row["share_of_matmul"] = row["operations_per_image"] / row["seconds_per_image"] / rate
+    warm_up, steps, repeats = blocks(options, compute)
     settings = {"dataset": options.dataset, "subdataset": category.name, "map_size": original}
-    names = ("model", "model_size", "image_size", "steps", "warm_up", "repeats", "seed")
-    settings |= {name: getattr(options, name) for name in names} | speed_settings(compute)
-    return {"benchmark": "inference", **rows[-1], "rows": rows, "settings": settings}
+    settings |= {"steps": steps, "warm_up": warm_up, "repeats": repeats}
+    names = ("model", "model_size", "image_size", "seed")
+    settings |= {name: getattr(options, name) for name in names}
+    result = {"benchmark": "inference", **rows[-1], "matmul_operations_per_second": rate}
+    return result | {"rows": rows, "settings": settings}

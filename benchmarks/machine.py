@@ -2,17 +2,19 @@
 
 import os
 import platform
+from contextlib import suppress
 from pathlib import Path
 
 import torch
 from torch.nn import functional as F
 
 from benchmarks.timing import repeated, time_blocks
+from utils.compilation import in_use
 from utils.devices import Compute
 from utils.evaluation import versions
 
 MATRIX_SIDES = {"cuda": 8192, "cpu": 2048}  # large enough to be bound by arithmetic
-MATRIX_REPEATS = 20
+MATRIX_REPEATS = 10
 
 
 def machine(compute: Compute | None = None) -> dict:
@@ -29,11 +31,11 @@ def machine(compute: Compute | None = None) -> dict:
     return found
 
 
-def speed_settings(compute: Compute) -> dict[str, str]:
-    """Return how a detector computed."""
+def speed_settings(compute: Compute, accelerated) -> dict[str, str]:
+    """Return how a detector computed; `accelerated` is what its step or its scorer has so named."""
     return {
         "precision": compute.precision,
-        "compile": compute.compiler,
+        "compile": in_use(compute.compiler, accelerated),
         "memory_format": compute.memory_format,
     }
 
@@ -47,6 +49,15 @@ def peak_memory() -> int:
     import resource  # not on Windows
 
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss  # bytes on macOS
+
+
+def forget_peaks(compute: Compute) -> None:
+    """Begin to look for peaks of memory anew."""
+    if compute.device.type == "cuda":
+        torch.cuda.empty_cache()
+        torch.cuda.reset_peak_memory_stats(compute.device)
+    with suppress(OSError):  # Linux alone can forget a process's
+        Path("/proc/self/clear_refs").write_text("5")
 
 
 def peak_memories(compute: Compute) -> dict[str, int]:
@@ -67,8 +78,9 @@ def matmul_rate(compute: Compute) -> float:
     """
     side = MATRIX_SIDES.get(compute.device.type, 2048)
     a, b = (torch.randn(side, side, device=compute.device).to(compute.dtype) for _ in range(2))
-    image = a.view(1, side, 1, side).permute(0, 3, 1, 2)  # (1, C, 1, side), channels last
+    image = a.view(1, side, 1, side).permute(0, 3, 1, 2)  # (1, C, side, 1), channels last
     kernel = b.t().reshape(side, side, 1, 1).contiguous(memory_format=torch.channels_last)
     ways = {"mm": repeated(lambda: a @ b), "conv": repeated(lambda: F.conv2d(image, kernel))}
-    seconds = time_blocks(ways, compute.device, 2, 1, MATRIX_REPEATS)
+    time_blocks(ways, compute.device, 2, 1, 1)
+    seconds = time_blocks(ways, compute.device, 0, 1, MATRIX_REPEATS)
     return 2 * side**3 / min(s for blocks in seconds.values() for s in blocks)

@@ -1,14 +1,15 @@
-"""The published way to train and to score, to be compared with: as FACTS and papers describe it.
+"""The published way to train and to score, to be compared with, as the papers' code does it.
 
-fp32 and channels first, a pass of teacher and of student for every input, all outputs of the
-student, `torch.quantile` over all distances, images decoded, jittered and resized at full size at
-every step, the loss read at every step. Nothing here is used by the product itself.
-
-The reference implementation of EfficientAD trains without dropout; so does this, which is faster.
+Training: fp32 and channels first, a pass of teacher and of student for every input, all outputs of
+the student, `torch.quantile` over all distances, images decoded, jittered and resized at full size
+at every step, the loss read at every step. Scoring: one network after another, fp32, on a GPU fp16.
+The reference implementation of EfficientAD has no dropout; nor has this, which is then faster.
+Nothing here is used by the product itself.
 """
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from copy import deepcopy
 from pathlib import Path
 
 import torch
@@ -41,12 +42,17 @@ class Photographs(Dataset):
             return self.transform(image.convert("RGB"))
 
 
-def product_transform(size: Size) -> Callable:
-    """Return what gives an image and its jittered twin, both normalised (3, H, W)."""
-    plain = transforms.Compose([transforms.Resize(size), *normalised()])
-    kinds = ("brightness", "contrast", "saturation")
-    jitter = transforms.RandomChoice([transforms.ColorJitter(**{kind: 0.2}) for kind in kinds])
-    return lambda image: (plain(image), plain(jitter(image)))
+class ProductTransform:
+    """What gives an image and its jittered twin, both normalised (3, H, W)."""
+
+    def __init__(self, size: Size):
+        kinds = ("brightness", "contrast", "saturation")
+        jitters = [transforms.ColorJitter(**{kind: 0.2}) for kind in kinds]
+        self.jitter = transforms.RandomChoice(jitters)
+        self.plain = transforms.Compose([transforms.Resize(size), *normalised()])
+
+    def __call__(self, image: Image.Image) -> tuple[torch.Tensor, torch.Tensor]:
+        return self.plain(image), self.plain(self.jitter(image))
 
 
 def penalty_transform(size: Size) -> Callable:
@@ -74,10 +80,10 @@ class PublishedTraining:
     ):
         self.detector = as_published(detector).to(device).train()
         self.device, self.batch_size = device, batch_size
-        self.products = Photographs(paths, product_transform(size))
+        self.products = Photographs(paths, ProductTransform(size))
         self.natural = Photographs(natural, penalty_transform(size)) if natural else None
         self.adam = torch.optim.Adam(
-            detector.trained_parameters(), lr=LEARNING_RATE, weight_decay=WEIGHT_DECAY
+            self.detector.trained_parameters(), lr=LEARNING_RATE, weight_decay=WEIGHT_DECAY
         )
         self.schedule = torch.optim.lr_scheduler.StepLR(self.adam, step_size=10**6, gamma=0.1)
 
@@ -168,8 +174,9 @@ class PublishedScoring:
 
 
 def as_published(detector: Detector) -> Detector:
-    """Return the detector without dropout, its weights channels first."""
-    for module in detector.modules():
+    """Return a copy of the detector without dropout, its weights channels first."""
+    copy = deepcopy(detector)
+    for module in copy.modules():
         if isinstance(module, nn.Dropout):
             module.p = 0.0
-    return detector.to(memory_format=torch.contiguous_format)
+    return copy.to(memory_format=torch.contiguous_format)

@@ -1,5 +1,6 @@
 """Time steps of work, alone or against another way to do it."""
 
+import argparse
 import statistics
 import time
 from collections.abc import Callable
@@ -7,7 +8,8 @@ from contextlib import AbstractContextManager, nullcontext
 
 import torch
 
-from utils.devices import synchronise
+from utils.compilation import WARM_UP
+from utils.devices import Compute, synchronise
 
 # A way to do the work: entering it starts what works in the background, and gives one step.
 Contender = Callable[[], AbstractContextManager[Callable[[], object]]]
@@ -45,6 +47,16 @@ def time_blocks(
 def spread(values: list[float], name: str) -> dict[str, float]:
     """Return the median, the smallest and the largest of several figures, by name."""
     return {name: statistics.median(values), f"{name}_min": min(values), f"{name}_max": max(values)}
+
+
+def blocks(options: argparse.Namespace, compute: Compute) -> tuple[int, int, int]:
+    """Return the warm-up, the timed steps and the repeats of a benchmark's blocks.
+
+    A GPU's steps take milliseconds, so that a block needs more of them; a CUDA graph is captured
+    before they are counted.
+    """
+    steps = options.steps or (200 if compute.device.type == "cuda" else 10)
+    return max(options.warm_up, WARM_UP + 1), steps, options.repeats
 
 
 def compared(seconds: dict[str, list[float]], unit: str, scale: int = 1) -> dict:

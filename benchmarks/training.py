@@ -4,6 +4,7 @@ import argparse
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from itertools import count
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -11,7 +12,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks.machine import matmul_rate, peak_memories, speed_settings
 from benchmarks.published import PublishedTraining
-from benchmarks.timing import OURS, compared, time_blocks
+from benchmarks.timing import OURS, blocks, compared, time_blocks
 from data.catalog import find_root, read_category
 from data.images import draw_jitter, load_images
 from data.natural import list_natural_images
@@ -28,15 +29,21 @@ ENDLESS = 10**9  # steps
 class OurTraining:
     """The training step as main.py takes it, with its loader."""
 
-    def __init__(self, images: torch.Tensor, natural: list, options, compute: Compute):
+    def __init__(
+        self,
+        images: torch.Tensor,
+        natural: list[Path],
+        options: argparse.Namespace,
+        compute: Compute,
+    ):
         self.options, self.compute, self.natural = options, compute, natural
         size = images.shape[-2:]
         detector = compute.place(build_detector(options.model, options.model_size, size))
         self.images = images.to(compute.device)
         features = describe_training_images(detector, self.images, compute, options.feature_memory)
-        optimisation = Optimisation(detector.train(), ENDLESS, compute)
+        self.optimisation = Optimisation(detector.train(), ENDLESS, compute)
         self.train_step = TrainingStep(
-            detector, optimisation, self.images, features, options.batch_size, compute
+            detector, self.optimisation, self.images, features, options.batch_size, compute
         )
         self.sums = torch.zeros(len(TERMS), device=compute.device)
 
@@ -53,7 +60,7 @@ class OurTraining:
             )
             rng = np.random.default_rng((self.options.seed, number))
             changes = draw_jitter(self.options.batch_size, rng)
-            self.train_step.optimisation.set_learning_rate(number)
+            self.optimisation.set_learning_rate(number)
             self.sums += self.train_step(indices, changes, next(views))
 
         try:
@@ -63,10 +70,9 @@ class OurTraining:
                 views.close()
 
     def operations(self) -> int:
-        """Return the floating-point operations of one step, counted while it runs."""
-        with self.running() as step, FlopCounterMode(display=False) as counter:
-            self.train_step.run = self.train_step._run  # a replay shows nothing to a counter
-            step()
+        """Return the floating-point operations of one step, counted while it runs eagerly."""
+        with FlopCounterMode(display=False) as counter:
+            self.train_step.eager()
         return counter.get_total_flops()
 
 
@@ -81,16 +87,17 @@ def benchmark_training(options: argparse.Namespace, compute: Compute) -> dict:
     size = image_size(options)
     seed_everything(options.seed)
     ours = OurTraining(load_images(paths, size, options.workers), natural, options, compute)
+    warm_up, steps, repeats = blocks(options, compute)
     contenders = {OURS: ours.running}
-    time_blocks(contenders, compute.device, options.warm_up, 1, 1)
+    time_blocks(contenders, compute.device, warm_up, 1, 1)
     peaks = peak_memories(compute)  # before the opponent takes any
     if options.against:
         detector = build_detector(options.model, options.model_size, size)
         contenders[options.against] = PublishedTraining(
             detector, paths, natural, size, options.batch_size, compute.device
         ).running
-    counts = (options.warm_up, options.steps, options.repeats)
-    result = compared(time_blocks(contenders, compute.device, *counts), "step")
+    seconds = time_blocks(contenders, compute.device, warm_up, steps, repeats)
+    result = compared(seconds, "step")
     operations, rate = ours.operations(), matmul_rate(compute)
     result |= {
         "batch_size": options.batch_size,
@@ -102,7 +109,7 @@ def benchmark_training(options: argparse.Namespace, compute: Compute) -> dict:
     }
     settings = {"dataset": options.dataset, "subdataset": category.name, "images": len(paths)}
     names = ("model", "model_size", "image_size", "batch_size", "feature_memory", "workers")
-    names += ("steps", "warm_up", "repeats", "seed")
-    settings |= {name: getattr(options, name) for name in names}
-    settings |= {"natural_images": len(natural), **speed_settings(compute)}
+    settings |= {name: getattr(options, name) for name in (*names, "repeats", "seed")}
+    settings |= {"natural_images": len(natural), "steps": steps, "warm_up": warm_up}
+    settings |= speed_settings(compute, ours.train_step.accelerated)
     return {"benchmark": "train", **result, **peaks, "settings": settings}

@@ -1,6 +1,7 @@
 """benchmark.py: what it generates, what it reports, what it refuses."""
 
 import json
+from argparse import Namespace
 from pathlib import Path
 
 import numpy as np
@@ -9,17 +10,19 @@ import tifffile
 import torch
 
 import benchmark
+import benchmarks.machine
 from benchmarks import timing
 from benchmarks.evaluation import generate_map, generate_test_set
 from benchmarks.machine import matmul_rate
 from data.catalog import read_category
 from data.samples import InputError
 from tests.conftest import REPOSITORY, SIZE, fill, make_mvtec_ad, make_mvtec_loco
+from utils.compilation import WARM_UP
 from utils.devices import Compute
 from utils.evaluation import check_maps, map_path, measure
 from utils.options import parse
 
-TINY = ["--image_size", "64", "--steps", "2", "--warm_up", "1", "--repeats", "3"]
+TINY = ["--image_size", "64", "--steps", "2", "--warm_up", "4", "--repeats", "3"]
 TINY += ["--device", "cpu", "--workers", "1"]
 
 
@@ -173,8 +176,26 @@ def test_the_ratio_is_of_neighbouring_blocks():
     assert (found["ratio_min"], found["ratio"], found["ratio_max"]) == (3, 3, 3)
 
 
-def test_a_machine_multiplies_matrices_at_some_rate():
-    assert 1e9 < matmul_rate(Compute(torch.device("cpu"))) < 1e16
+def test_the_matmul_rate_is_that_of_the_fastest_product(monkeypatch):
+    monkeypatch.setitem(benchmarks.machine.MATRIX_SIDES, "cpu", 64)
+    seen = []
+
+    def blocks(ways, device, *_):
+        seen.append({name: way().__enter__()() for name, way in ways.items()})
+        return {"mm": [0.5, 0.25], "conv": [0.125, 1.0]}
+
+    monkeypatch.setattr(benchmarks.machine, "time_blocks", blocks)
+    assert matmul_rate(Compute(torch.device("cpu"))) == 2 * 64**3 / 0.125
+    product = seen[0]["mm"]
+    torch.testing.assert_close(seen[0]["conv"][0, :, :, 0].t(), product, rtol=1e-4, atol=1e-3)
+
+
+def test_a_graph_is_captured_before_steps_are_timed():
+    given = Namespace(steps=None, warm_up=1, repeats=2)
+    assert timing.blocks(given, Compute(torch.device("cpu"))) == (WARM_UP + 1, 10, 2)
+    assert timing.blocks(given, Compute(torch.device("cuda"))) == (WARM_UP + 1, 200, 2)
+    given = Namespace(steps=7, warm_up=9, repeats=2)
+    assert timing.blocks(given, Compute(torch.device("cuda"))) == (9, 7, 2)
 
 
 def test_bad_numbers_of_networks_are_named_together(bottle):

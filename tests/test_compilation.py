@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from utils import compilation
-from utils.compilation import CudaGraph, compiled
+from utils.compilation import Compiled, CudaGraph, in_use
 
 
 class Stream:
@@ -31,6 +31,7 @@ def cuda(monkeypatch):
     monkeypatch.setattr(torch.cuda, "Stream", Stream)
     monkeypatch.setattr(torch.cuda, "current_stream", Stream)
     monkeypatch.setattr(torch.cuda, "stream", NoContext)
+    monkeypatch.setattr(CudaGraph, "failed", [])
     return monkeypatch
 
 
@@ -75,6 +76,8 @@ def test_what_cannot_be_captured_runs_eagerly_and_says_so_once(cuda):
         results = [graph().item() for _ in range(6)]
     assert len(said) == 1
     assert results == [1, 2, 3, 4, 5, 6]
+    assert in_use("graph", graph) == "none"
+    assert CudaGraph(function).eager  # a process in which one capture failed tries no other
 
 
 def test_what_cannot_be_compiled_runs_eagerly_and_says_so_once(monkeypatch):
@@ -85,9 +88,10 @@ def test_what_cannot_be_compiled_runs_eagerly_and_says_so_once(monkeypatch):
         return call
 
     monkeypatch.setattr(torch, "compile", broken)
-    double = compiled(lambda x: 2 * x)
+    double = Compiled(lambda x: 2 * x)
     with pytest.warns(UserWarning, match="torch.compile is not possible.*was found") as said:
         assert [double(1), double(2), double(3)] == [2, 4, 6]
+    assert in_use("inductor", double) == "none"
     assert len(said) == 1
 
 
@@ -97,8 +101,9 @@ def test_an_error_of_the_function_itself_is_not_hidden(monkeypatch):
     def divide(x: float) -> float:
         return 1 / x
 
-    inverse = compiled(divide)
+    inverse = Compiled(divide)
     assert inverse(2) == 0.5
+    assert in_use("inductor", inverse) == "inductor"
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         with pytest.raises(ZeroDivisionError):

@@ -22,6 +22,7 @@ import main
 from data.samples import InputError
 from models.pdn import pdn_small
 from tests.conftest import REPOSITORY, SIZE, fill, make_mvtec_ad, make_product
+from utils.devices import supports
 from utils.options import parse
 from utils.runs import Run
 
@@ -71,15 +72,24 @@ def test_it_scores_every_run_and_gets_the_numbers_that_training_got(world, capsy
 
 
 @pytest.mark.parametrize(
-    ("asked", "used"),
-    [([], "fp32"), (["--precision", "bf16"], "bf16"), (["--precision", "fp32"], "fp32")],
+    ("trained", "asked", "used"),
+    [
+        ("fp32", "auto", "fp32"),
+        ("fp32", "bf16", "bf16"),
+        ("bf16", "fp32", "fp32"),
+        ("bf16", "auto", "bf16" if supports("bf16", torch.device("cpu")) else "fp32"),
+        ("fp16", "auto", "bf16" if supports("bf16", torch.device("cpu")) else "fp32"),
+    ],
 )
-def test_what_was_trained_in_fp32_is_scored_so_unless_asked_otherwise(world, tmp_path, asked, used):
+def test_a_detector_is_scored_as_it_was_trained_unless_asked_otherwise(
+    world, tmp_path, trained, asked, used
+):
     shutil.copytree(world / "output0", tmp_path / "output")
     run = Run(tmp_path / "output", "mvtec_ad", "bottle")
-    run.write_config(run.read_config() | {"precision": "fp32"})
-    only = ["--dataset", "mvtec_ad", "--no_maps"]
-    assert run_inference(tmp_path / "output", *only, *asked) == 0
+    detector, size, _ = run.load_detector(torch.device("cpu"))
+    run.save_detector(detector, "glae", "small", size, trained)
+    only = ["--dataset", "mvtec_ad", "--no_maps", "--precision", asked]
+    assert run_inference(tmp_path / "output", *only) == 0
     assert json.loads(run.metrics_file.read_text())["glae"]["precision"] == used
 
 

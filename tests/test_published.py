@@ -7,10 +7,10 @@ from PIL import Image
 from torch import nn
 
 from benchmarks.published import (
+    ProductTransform,
     PublishedScoring,
     PublishedTraining,
     penalty_transform,
-    product_transform,
 )
 from data.images import normalise
 from data.natural import penalty_view
@@ -64,7 +64,7 @@ def test_its_loaders_decode_for_every_step(tmp_path, natural):
 def test_its_plain_image_is_ours_and_its_twin_is_jittered(tmp_path):
     fill(tmp_path, 1)
     image = Image.open(tmp_path / "000.png").convert("RGB")
-    plain, jittered = product_transform(SIZE)(image)
+    plain, jittered = ProductTransform(SIZE)(image)
     resized = np.asarray(image.resize(SIZE[::-1], Image.Resampling.BILINEAR)).transpose(2, 0, 1)
     torch.testing.assert_close(plain, normalise(torch.from_numpy(resized.copy())))
     assert not torch.equal(plain, jittered)

@@ -5,10 +5,11 @@ from dataclasses import replace
 import pytest
 import torch
 
+from data.catalog import read_category
 from data.images import normalise
 from models.detector import build_detector
-from tests.conftest import disagreeing_detector
-from utils import scoring
+from tests.conftest import disagreeing_detector, make_mvtec_ad
+from utils import evaluation, scoring
 from utils.devices import Compute
 from utils.scoring import Scorer
 
@@ -94,7 +95,9 @@ def test_compiled_networks_give_the_same_maps(detector, images):
     assert_same(scorer.maps(images), detector.maps(normalise(images)))
 
 
-def test_a_graph_serves_full_batches_and_its_maps_outlive_the_next(detector, images, monkeypatch):
+def test_a_graph_serves_batches_of_any_size_and_its_maps_outlive_the_next(
+    detector, images, monkeypatch
+):
     """Without CUDA a function that reuses its result's memory, as a replay does, stands for it."""
 
     class Reusing:
@@ -103,17 +106,38 @@ def test_a_graph_serves_full_batches_and_its_maps_outlive_the_next(detector, ima
 
         def __call__(self):
             self.calls += 1
-            fresh = self.function()
+            student, autoencoder, maps = self.function()
+            fresh = (student, autoencoder, *maps)
             if self.result is None:
                 self.result = fresh
             for held, new in zip(self.result, fresh, strict=True):
                 held.copy_(new)
-            return self.result
+            return (*self.result[:2], self.result[2:])
 
     monkeypatch.setattr(scoring, "CudaGraph", Reusing)
     scorer = Scorer(detector, replace(CPU, compiler="graph", scoring_batch_size=2))
     batches = (images[:2], images[1:], images[2:])
     found = [scorer.distances(batch) for batch in batches]
-    assert scorer.graph.calls == 2  # the last batch is not full
-    for batch, maps in zip(batches, found, strict=True):
+    assert scorer.accelerated.calls == 3
+    for batch, maps in zip(batches, found, strict=True):  # the last batch is not full
         assert_same(maps, detector.distances(normalise(batch)))
+    assert_same(scorer.maps(images[:1]), detector.maps(normalise(images[:1])))
+
+
+def test_a_map_that_cannot_be_written_stops_the_scoring_with_its_error(tmp_path, monkeypatch):
+    make_mvtec_ad(tmp_path / "ad", "bottle")
+    category = read_category("mvtec_ad", tmp_path / "ad", "bottle", seed=0)
+    scorer = Scorer(disagreeing_detector("glae", SIZE), CPU)
+    real, written = evaluation.tifffile.imwrite, []
+
+    def full(path, scores):
+        if len(written) == 2:
+            raise OSError(28, "No space left on device")
+        written.append(path)
+        real(path, scores)
+
+    monkeypatch.setattr(evaluation.tifffile, "imwrite", full)
+    with pytest.raises(OSError, match="No space left"):
+        evaluation.write_maps(scorer, category, SIZE, 1, tmp_path / "maps")
+    assert len(list((tmp_path / "maps").rglob("*.tiff"))) == 2
+    assert not list((tmp_path / "maps").rglob("*.part"))

@@ -89,7 +89,7 @@ def test_features_that_are_fetched_from_elsewhere_give_the_same_losses(kind, pla
 
     def elsewhere(self, *arguments):
         real(self, *arguments)
-        self.fetched = torch.empty_like(self.features[:2])
+        self.inputs.fetched = torch.empty_like(self.inputs.features[:2])
 
     monkeypatch.setattr(TrainingStep, "__init__", elsewhere)
     assert (losses_of(new_detector(*kind)) == plain).all()
@@ -183,7 +183,8 @@ def test_a_replayed_step_reads_what_was_copied_in_and_runs_the_same_operations(m
             self.function = function
 
         def __call__(self):
-            held = [tensor.data_ptr() for tensor in (train.indices, train.changes, train.natural)]
+            held = (train.inputs.indices, train.inputs.changes, train.inputs.natural)
+            held = [tensor.data_ptr() for tensor in held]
             places.append(held)
             return self.function()
 
@@ -205,7 +206,7 @@ def test_fp16_is_trained_eagerly_and_that_is_said():
         pytest.skip("this torch scales losses on CUDA alone")
     with pytest.warns(UserWarning, match="fp16"):
         train = TrainingStep(detector, optimisation, some_images(2), None, 1, compute)
-    assert train.run == train._run
+    assert train.run is train.eager
 
 
 def test_the_hard_loss_sees_the_kept_features(kind):

@@ -201,6 +201,27 @@ def test_an_interrupted_run_that_is_resumed_ends_bit_for_bit_like_one_that_was_n
     assert losses_of(run) == losses_of(whole_run)
 
 
+def test_a_run_resumed_in_another_memory_format_goes_on_from_the_same_state(tmp_path, monkeypatch):
+    """The optimiser's moments are laid out as the weights are: its fused step pairs them so."""
+
+    def last_loss(folder: Path, memory_format: str) -> float:
+        run, detector = run_in(folder), new_detector()
+        with monkeypatch.context() as patch:
+            stop_after(6, patch)
+            with pytest.raises(KeyboardInterrupt):
+                fit_to(COMPUTE.place(detector), run, train_steps=9)
+        compute = replace(COMPUTE, memory_format=memory_format)
+        resumed = compute.place(new_detector())
+        for module in resumed.modules():
+            if isinstance(module, torch.nn.Dropout):
+                module.p = 0.0  # where its random numbers fall depends on the layout
+        fit_to(resumed, run, compute=compute, train_steps=9)
+        return float(losses_of(run)[-1]["total"])
+
+    plain = last_loss(tmp_path / "last", "channels_last")
+    assert last_loss(tmp_path / "first", "channels_first") == pytest.approx(plain, rel=1e-4)
+
+
 def test_a_run_is_not_resumed_with_another_teacher(tmp_path):
     run, _ = train(tmp_path)
     other = new_detector()

@@ -5,6 +5,7 @@ Both fall back to plain eager execution with one line of explanation.
 
 import warnings
 from collections.abc import Callable
+from typing import ClassVar
 
 import torch
 
@@ -19,25 +20,32 @@ class CudaGraph:
     whole-network capture.
     """
 
+    failed: ClassVar[list] = []  # the allocator goes on referring to a graph whose capture failed
+
     def __init__(self, function: Callable):
         self.function, self.graph, self.result = function, None, None
         self.stream = torch.cuda.Stream()
-        self.calls, self.eager = 0, False
+        self.calls, self.eager = 0, bool(self.failed)
 
     def __call__(self):
-        if self.graph is None and not self.eager and self.calls == WARM_UP:
+        if self.eager:
+            return self.function()
+        if self.graph is None and self.calls < WARM_UP:
+            self.calls += 1
+            return self._call_beside()
+        if self.graph is None:
             self._capture()
-        if self.graph is not None:
-            self.graph.replay()
-            return self.result
-        self.calls += 1
-        return self.function() if self.eager else self._call_beside()
+            return self()
+        self.graph.replay()
+        return self.result
 
     def _call_beside(self):
         """Call the function on the stream of the capture."""
         here = torch.cuda.current_stream()
         self.stream.wait_stream(here)
-        with torch.cuda.stream(self.stream):
+        with torch.cuda.stream(self.stream), warnings.catch_warnings():
+            # Adam expects to run in a graph, and says so when it does not
+            warnings.filterwarnings("ignore", "This instance was constructed with capturable=True")
             result = self.function()
         here.wait_stream(self.stream)
         return result
@@ -51,29 +59,36 @@ class CudaGraph:
             self.graph = graph
         except RuntimeError as error:
             torch.cuda.set_stream(here)  # a capture that fails does not go back to it
+            self.failed.append(graph)
             self.eager = True
             warn_eager("a CUDA graph", error)
 
 
-def compiled(function: Callable) -> Callable:
-    """Return `function` through torch.compile, or itself if its first call cannot be compiled."""
-    chosen = torch.compile(function, dynamic=False)
-    called = False
+class Compiled:
+    """A function through torch.compile, or as it is if its first call cannot be compiled."""
 
-    def call(*arguments):
-        nonlocal chosen, called
+    def __init__(self, function: Callable):
+        self.function, self.eager, self.called = function, False, False
+        self.compiled = torch.compile(function, dynamic=False)
+
+    def __call__(self, *arguments):
+        if self.eager:
+            return self.function(*arguments)
         try:
-            return chosen(*arguments)
+            result = self.compiled(*arguments)
         except Exception as error:  # a missing compiler shows in many ways, at the first call only
-            if called or chosen is function:
+            if self.called:
                 raise
             warn_eager("torch.compile", error)
-            chosen = function
-            return function(*arguments)
-        finally:
-            called = True
+            self.eager = True
+            return self.function(*arguments)
+        self.called = True
+        return result
 
-    return call
+
+def in_use(compiler: str, accelerated: CudaGraph | Compiled | None) -> str:
+    """Return the compiler that really runs: "none" after a fallback."""
+    return "none" if accelerated is None or accelerated.eager else compiler
 
 
 def warn_eager(what: str, error: Exception | str) -> None:

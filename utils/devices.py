@@ -54,7 +54,7 @@ def pick_compute(options: argparse.Namespace) -> Compute:
     device = pick_device(options)
     if device.type == "cuda":
         torch.cuda.set_device(device.index or 0)  # graphs and page-locked memory belong to one
-        torch.backends.cudnn.benchmark = True  # shapes do not change from step to step
+        torch.backends.cudnn.benchmark = True  # there are few shapes
     batch_size = getattr(options, "scoring_batch_size", None)
     batch_size = batch_size or (1 if device.type == "cpu" else 16)
     return Compute(
@@ -106,17 +106,24 @@ def pick_device(options: argparse.Namespace) -> torch.device:
 
 def pick_precision(options: argparse.Namespace, device: torch.device) -> str:
     """Return --precision, one of PRECISIONS; auto is bf16 where the hardware multiplies it."""
-    if options.precision != "auto":
-        if options.precision == "fp16" and device.type != "cuda":
-            raise InputError("--precision fp16 needs a CUDA device; use bf16 or fp32")
-        return options.precision
-    if device.type == "cuda":
-        native = torch.cuda.get_device_capability(device) >= (8, 0)
-    else:
+    if options.precision == "auto":
+        return "bf16" if supports("bf16", device) else "fp32"
+    if options.precision == "fp16" and not supports("fp16", device):
+        raise InputError("--precision fp16 needs a CUDA device; use bf16 or fp32")
+    return options.precision
+
+
+def supports(precision: str, device: torch.device) -> bool:
+    """Tell whether the device's hardware multiplies in a precision."""
+    if precision == "fp16":
+        return device.type == "cuda"
+    if precision == "bf16" and device.type == "cuda":
+        return torch.cuda.get_device_capability(device) >= (8, 0)
+    if precision == "bf16":
         # AVX-512 BF16 or AMX instructions; without them bf16 is emulated, slower than fp32
         kinds = (torch.cpu._is_avx512_bf16_supported, torch.cpu._is_amx_tile_supported)
-        native = device.type == "cpu" and any(kind() for kind in kinds)
-    return "bf16" if native else "fp32"
+        return device.type == "cpu" and any(kind() for kind in kinds)
+    return True
 
 
 def seed_everything(seed: int) -> None:

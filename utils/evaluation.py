@@ -28,6 +28,7 @@ from utils.scoring import Scorer
 LOCO_SUBSETS = ("logical_anomalies", "structural_anomalies")
 
 POOLED = "all"  # the subset of all images
+WRITERS = 4  # threads at most that write maps: each holds some, as large as images
 
 Pixels = dict[str, Localization | None]  # subset -> its pixel metrics
 
@@ -80,7 +81,7 @@ def write_maps(scorer: Scorer, category: Category, size: Size, workers: int, fol
         with written_aside(path, durable=False) as aside:
             tifffile.imwrite(aside, scores.cpu().numpy())
 
-    for _ in in_background(write, scored(), workers):
+    for _ in in_background(write, scored(), min(workers, WRITERS)):
         pass
     return seconds / len(paths)
 

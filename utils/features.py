@@ -23,7 +23,7 @@ def describe_training_images(
 
     `images` is uint8 (N, 3, H, W) on the device. The features are the teacher's own outputs,
     (N, h, w, C) as the precision gives them, so that nothing is lost: on the device, else in pinned
-    host memory; None if they take more than `budget` MiB.
+    host memory; None if they take more than `budget` MiB or than there is.
     """
     moments, kept = ChannelMoments(), None
     for start in tqdm(range(0, len(images), BATCH_SIZE), "teacher's features", leave=False):
@@ -45,19 +45,23 @@ def describe_training_images(
 def allocate(
     count: int, like: torch.Tensor, device: torch.device, budget: int
 ) -> torch.Tensor | None:
-    """Return room for `count` images' features, `like` being some; None if there is too little."""
+    """Return room for `count` images' features, of which `like` are some; None without enough."""
     shape = (count, *like.shape[1:])
     needed = count * like[0].numel() * like.element_size() / MIB
-    if needed > budget:
-        if budget:
-            print(
-                f"the teacher's features would take {needed:.0f} MiB, more than --feature_memory "
-                f"{budget}: they are computed again at every step",
-                file=sys.stderr,
-            )
-        return None
-    if device.type == "cuda":
-        free, _ = torch.cuda.mem_get_info(device)
-        if free / MIB < needed + DEVICE_RESERVE:
-            return torch.empty(shape, dtype=like.dtype, pin_memory=True)
-    return torch.empty(shape, dtype=like.dtype, device=device)
+    reason = f"more than --feature_memory {budget}"
+    if needed <= budget:
+        try:
+            if device.type == "cuda":
+                free, _ = torch.cuda.mem_get_info(device)
+                if free / MIB < needed + DEVICE_RESERVE:
+                    return torch.empty(shape, dtype=like.dtype, pin_memory=True)
+            return torch.empty(shape, dtype=like.dtype, device=device)
+        except RuntimeError:
+            reason = "more than there is"
+    if budget:
+        print(
+            f"the teacher's features would take {needed:.0f} MiB, {reason}: they are computed "
+            "again at every step",
+            file=sys.stderr,
+        )
+    return None

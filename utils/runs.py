@@ -144,13 +144,19 @@ class Run:
         except Exception:  # a file that is cut short fails in any way, and this is only a timing
             return None
 
-    def save_detector(self, detector: Detector, model: str, model_size: str, size: Size) -> None:
-        """Write the trained and calibrated detector; `size` is its (height, width)."""
+    def save_detector(
+        self, detector: Detector, model: str, model_size: str, size: Size, precision: str
+    ) -> None:
+        """Write the trained and calibrated detector.
+
+        `size` is its (height, width), `precision` that of training and calibration.
+        """
         about = {"model": model, "model_size": model_size, "image_size": list(size)}
+        about["precision"] = precision
         save_tensors(detector.state_dict(), self.detector_file, about)
 
-    def load_detector(self, device: torch.device) -> tuple[Detector, Size]:
-        """Read a trained detector in evaluation mode, and the (height, width) it works at.
+    def load_detector(self, device: torch.device) -> tuple[Detector, Size, str]:
+        """Read a trained detector in evaluation mode, its (height, width) and its precision.
 
         Raises InputError when the file is missing, damaged, or not one of ours.
         """
@@ -166,7 +172,7 @@ class Run:
             ) from error
         except (SafetensorError, KeyError, ValueError, TypeError, RuntimeError, OSError) as error:
             raise InputError(f"{path} is damaged: train this category again ({error})") from error
-        return detector.to(device).eval(), size
+        return detector.to(device).eval(), size, about.get("precision", "fp32")
 
 
 def find_runs(output: Path) -> list[Run]:

@@ -1,12 +1,14 @@
 """One step of training: eager, through torch.compile, or replayed as a CUDA graph."""
 
-import warnings
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
 
 import torch
 
 from data.images import jitter, normalise
 from models.detector import Detector
-from utils.compilation import CudaGraph, compiled, warn_eager
+from utils.compilation import Compiled, CudaGraph, warn_eager
 from utils.devices import Compute
 
 LEARNING_RATE = 1e-4
@@ -27,8 +29,6 @@ class Optimisation:
         self.steps, self.device = steps, compute.device
         self.on_cuda = compute.device.type == "cuda"
         self.in_graph = compute.compiler == "graph"
-        if self.in_graph:  # the steps before the capture are meant to run without it
-            warnings.filterwarnings("ignore", "This instance was constructed with capturable=True")
         self.adam = torch.optim.Adam(
             detector.trained_parameters(),
             lr=self._rate(0),
@@ -75,14 +75,55 @@ class Optimisation:
         self.adam.load_state_dict({"state": state["adam"]["state"], "param_groups": groups})
         for group in self.adam.param_groups:
             group["lr"] = self._rate(step)
+        for parameter, kept in self.adam.state.items():  # the fused step wants one memory format
+            for name in ("exp_avg", "exp_avg_sq"):
+                kept[name] = torch.empty_like(parameter.detach()).copy_(kept[name])
         self.scaler.load_state_dict(state["scaler"])
         torch.set_rng_state(state["rng"])
         if state["device_rng"] is not None and self.on_cuda:
             torch.cuda.set_rng_state(state["device_rng"], self.device)
 
 
+@dataclass
+class Inputs:
+    """What a step reads, always in the same memory, where a CUDA graph looks for it.
+
+    All on the device, but `features` may be in pinned host memory; then `fetched` has the step's.
+    """
+
+    images: torch.Tensor  # uint8 (N, 3, H, W)
+    features: torch.Tensor | None  # the teacher's of the images, (N, h, w, C)
+    indices: torch.Tensor  # of the step's images, (B,)
+    changes: torch.Tensor  # see `jitter`, (B, 3)
+    natural: torch.Tensor | None = None  # uint8 (B, 3, H, W)
+    fetched: torch.Tensor | None = None  # (B, h, w, C)
+
+    def step_features(self) -> torch.Tensor | None:
+        """Return the teacher's features of the step's images, (B, C, h, w)."""
+        if self.features is None:
+            return None
+        fetched = self.fetched
+        if fetched is None:
+            fetched = self.features.index_select(0, self.indices)
+        return fetched.permute(0, 3, 1, 2)
+
+
+def take_step(
+    inputs: Inputs, losses: Callable, optimisation: Optimisation, compute: Compute
+) -> torch.Tensor:
+    """Compute losses and gradients, take the optimiser's step; return the loss TERMS, (4,)."""
+    image = inputs.images.index_select(0, inputs.indices)
+    jittered = jitter(image, inputs.changes)
+    natural = None if inputs.natural is None else normalise(inputs.natural)
+    with compute.autocast():
+        terms = losses(normalise(image), normalise(jittered), natural, inputs.step_features())
+    optimisation.step(sum(terms.values()))
+    zero = inputs.changes.new_zeros(())
+    return torch.stack([terms.get(term, zero).detach() for term in TERMS])
+
+
 class TrainingStep:
-    """Losses, gradients and the optimiser's step, without ever waiting for the device.
+    """A step of training that never waits for the device.
 
     `images`, uint8 (N, 3, H, W), lie on the device. `features` are the teacher's outputs for them,
     (N, h, w, C) on the device or in pinned host memory, or None: then they are computed.
@@ -97,23 +138,25 @@ class TrainingStep:
         batch_size: int,
         compute: Compute,
     ):
-        self.optimisation, self.images, self.features = optimisation, images, features
-        self.compute = compute
-        device = compute.device
-        self.losses, self.run = detector.losses, self._run
+        device, self.compute = compute.device, compute
+        self.inputs = Inputs(
+            images,
+            features,
+            torch.zeros(batch_size, dtype=torch.long, device=device),
+            torch.zeros(batch_size, 3, device=device),
+        )
+        if features is not None and features.device != images.device:
+            shape = (batch_size, *features.shape[1:])
+            self.inputs.fetched = torch.empty(shape, dtype=features.dtype, device=device)
+        self.eager = partial(take_step, self.inputs, detector.losses, optimisation, compute)
+        self.run, self.accelerated = self.eager, None  # the latter is what may fall back
         if compute.compiler == "inductor":
-            self.losses = compiled(detector.losses)
+            self.accelerated = Compiled(detector.losses)
+            self.run = partial(take_step, self.inputs, self.accelerated, optimisation, compute)
         elif compute.compiler == "graph" and optimisation.scaler.is_enabled():
             warn_eager("a CUDA graph of training", "fp16 scales its losses; bf16 need not")
         elif compute.compiler == "graph":
-            self.run = CudaGraph(self._run)
-        # What changes from step to step is copied into these, where a graph looks for it.
-        self.indices = torch.zeros(batch_size, dtype=torch.long, device=device)
-        self.changes = torch.zeros(batch_size, 3, device=device)
-        self.natural = None
-        self.fetched = None
-        if features is not None and features.device != images.device:
-            self.fetched = torch.empty_like(features[:1], device=device).repeat(batch_size, 1, 1, 1)
+            self.run = self.accelerated = CudaGraph(self.eager)
 
     def __call__(
         self, indices: list[int], changes: torch.Tensor, natural: torch.Tensor | None = None
@@ -122,30 +165,14 @@ class TrainingStep:
 
         `natural` is uint8 (N, 3, H, W), of one size throughout, or always None.
         """
-        pinned = self.compute.pinned
-        self.indices.copy_(pinned(torch.tensor(indices)), non_blocking=True)
-        self.changes.copy_(pinned(changes), non_blocking=True)
+        inputs, pinned = self.inputs, self.compute.pinned
+        inputs.indices.copy_(pinned(torch.tensor(indices)), non_blocking=True)
+        inputs.changes.copy_(pinned(changes), non_blocking=True)
         if natural is not None:
-            if self.natural is None:
-                self.natural = torch.empty_like(natural, device=self.compute.device)
-            self.natural.copy_(natural, non_blocking=True)
-        if self.fetched is not None:
-            for slot, index in zip(self.fetched, indices, strict=True):
-                slot.copy_(self.features[index], non_blocking=True)
+            if inputs.natural is None:
+                inputs.natural = torch.empty_like(natural, device=self.compute.device)
+            inputs.natural.copy_(natural, non_blocking=True)
+        if inputs.fetched is not None:
+            for slot, index in zip(inputs.fetched, indices, strict=True):
+                slot.copy_(inputs.features[index], non_blocking=True)
         return self.run()
-
-    def _run(self) -> torch.Tensor:
-        image = self.images.index_select(0, self.indices)
-        inputs = [normalise(image), normalise(jitter(image, self.changes)), None, None]
-        if self.natural is not None:
-            inputs[2] = normalise(self.natural)
-        if self.features is not None:
-            fetched = self.fetched
-            if fetched is None:
-                fetched = self.features.index_select(0, self.indices)
-            inputs[3] = fetched.permute(0, 3, 1, 2)
-        with self.compute.autocast():
-            losses = self.losses(*inputs)
-        self.optimisation.step(sum(losses.values()))
-        zero = self.changes.new_zeros(())
-        return torch.stack([losses.get(term, zero).detach() for term in TERMS])

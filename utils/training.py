@@ -160,6 +160,7 @@ def fit(
     finally:
         bar.close()
         log.close()
+        optimisation.adam.zero_grad(set_to_none=True)  # a graph's memory would stay with them
 
 
 class Saving:
