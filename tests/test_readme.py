@@ -1,5 +1,6 @@
 """Every command that the README shows works as written, on miniature data."""
 
+import json
 import os
 import re
 import shlex
@@ -110,6 +111,15 @@ def test_what_the_readme_says_of_options_is_so():
     table = README.split("| option | meaning")[1].split("\n\n")[0]
     for option in re.findall(r"`(--\w+)", table):
         assert option in known
+
+
+@pytest.mark.parametrize("file", sorted((REPOSITORY / "benchmarks").glob("*_*.json")), ids=str)
+def test_the_table_of_speeds_shows_what_was_measured(file):
+    result = json.loads(file.read_text())
+    unit = {"train": "step", "inference": "image"}[result["benchmark"]]
+    ours, theirs = (1000 * way[f"seconds_per_{unit}"] for way in (result, result["published"]))
+    ratio = f"{result['ratio']:.2f} ({result['ratio_min']:.2f}–{result['ratio_max']:.2f})"
+    assert f"| {ours:.0f} | {theirs:.0f} | {ratio} | {result['share_of_matmul']:.0%}"[:-1] in README
 
 
 def provide_download(home: Path) -> None:
