@@ -41,7 +41,8 @@ def get_parser() -> Parser:
     )
     parser.add_argument("--format", choices=FORMATS, default="simple", help="of the table")
     add_dataset_options(parser, default=None)
-    add_machine_options(parser, workers=os.cpu_count())
+    as_trained = "that of the training where the hardware can"
+    add_machine_options(parser, workers=os.cpu_count(), auto=as_trained)
     add_speed_options(parser, trains=False)
     return parser
 

@@ -8,7 +8,6 @@ from contextlib import AbstractContextManager, nullcontext
 
 import torch
 
-from utils.compilation import WARM_UP
 from utils.devices import Compute, synchronise
 
 # A way to do the work: entering it starts what works in the background, and gives one step.
@@ -52,11 +51,10 @@ def spread(values: list[float], name: str) -> dict[str, float]:
 def blocks(options: argparse.Namespace, compute: Compute) -> tuple[int, int, int]:
     """Return the warm-up, the timed steps and the repeats of a benchmark's blocks.
 
-    A GPU's steps take milliseconds, so that a block needs more of them; a CUDA graph is captured
-    before they are counted.
+    A GPU's steps take milliseconds, so that a block needs more of them.
     """
     steps = options.steps or (200 if compute.device.type == "cuda" else 10)
-    return max(options.warm_up, WARM_UP + 1), steps, options.repeats
+    return options.warm_up, steps, options.repeats
 
 
 def compared(seconds: dict[str, list[float]], unit: str, scale: int = 1) -> dict:

@@ -71,17 +71,21 @@ def load_batches(images: NaturalImages, batch_size: int, steps: range, workers: 
 
     Takes nothing from the global random generator. Raises InputError as a worker does.
     """
-    loader = DataLoader(
-        images,
-        batch_size=batch_size,
-        sampler=range(steps.start * batch_size, steps.stop * batch_size),
-        num_workers=workers,
-        pin_memory=torch.cuda.is_available(),
-        worker_init_fn=leave_interrupts_to_parent,
-        generator=torch.Generator(),
-    )
+    with warnings.catch_warnings():
+        # more workers than cores slow nothing down: they wait while the batches ahead last
+        warnings.filterwarnings("ignore", "This DataLoader will create")
+        loader = DataLoader(
+            images,
+            batch_size=batch_size,
+            sampler=range(steps.start * batch_size, steps.stop * batch_size),
+            num_workers=workers,
+            pin_memory=torch.cuda.is_available(),
+            worker_init_fn=leave_interrupts_to_parent,
+            generator=torch.Generator(),
+        )
+        batches = iter(loader)
     try:
-        yield from loader
+        yield from batches
     except InputError as error:  # from a worker it comes with the worker's traceback
         raise InputError(str(error).rpartition("InputError: ")[2].strip()) from None
 

@@ -190,17 +190,20 @@ def test_the_matmul_rate_is_that_of_the_fastest_product(monkeypatch):
     torch.testing.assert_close(seen[0]["conv"][0, :, :, 0].t(), product, rtol=1e-4, atol=1e-3)
 
 
-def test_a_graph_is_captured_before_steps_are_timed():
-    given = Namespace(steps=None, warm_up=1, repeats=2)
-    assert timing.blocks(given, Compute(torch.device("cpu"))) == (WARM_UP + 1, 10, 2)
-    assert timing.blocks(given, Compute(torch.device("cuda"))) == (WARM_UP + 1, 200, 2)
-    given = Namespace(steps=7, warm_up=9, repeats=2)
-    assert timing.blocks(given, Compute(torch.device("cuda"))) == (9, 7, 2)
+def test_a_block_on_a_gpu_has_more_steps_unless_asked_otherwise():
+    given = Namespace(steps=None, warm_up=5, repeats=2)
+    assert timing.blocks(given, Compute(torch.device("cpu"))) == (5, 10, 2)
+    assert timing.blocks(given, Compute(torch.device("cuda"))) == (5, 200, 2)
+    given.steps = 7
+    assert timing.blocks(given, Compute(torch.device("cuda"))) == (5, 7, 2)
 
 
 def test_bad_numbers_of_networks_are_named_together(bottle):
-    with pytest.raises(InputError, match=r"--repeats.*--steps.*--image_size.*--batch_size"):
+    with pytest.raises(
+        InputError, match=r"--repeats.*--steps.*--image_size.*--warm_up.*--batch_size"
+    ):
         bad = ["--repeats", "0", "--steps", "0", "--image_size", "9", "--batch_size", "0"]
+        bad += ["--warm_up", str(WARM_UP)]
         run("train", *bottle, *bad)
     with pytest.raises(InputError, match="--batch_size"):
         run("inference", *bottle, "--batch_size", "1", "0")

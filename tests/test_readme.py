@@ -34,8 +34,8 @@ SMALLER = {
     "sweep.sh": "--train_steps 2 --image_size 64 --workers 1 --device cpu",
     "pretrain.py": "--train_steps 2 --image_size 64 --crop_size 48 --batch_size 2 --workers 1",
     "inference.py": "",
-    "benchmark.py train": "--image_size 64 --steps 1 --warm_up 1 --repeats 1 --workers 1",
-    "benchmark.py inference": "--image_size 64 --steps 1 --warm_up 1 --repeats 1",
+    "benchmark.py train": "--image_size 64 --steps 1 --warm_up 4 --repeats 1 --workers 1",
+    "benchmark.py inference": "--image_size 64 --steps 1 --warm_up 4 --repeats 1",
     "benchmark.py evaluation": "--images 2 4 --repeats 1 --workers 1",
 }
 

@@ -91,7 +91,7 @@ def test_half_precision_is_near_and_its_maps_are_float32(detector, images):
 @pytest.mark.slow
 def test_compiled_networks_give_the_same_maps(detector, images):
     torch._dynamo.reset()
-    scorer = Scorer(detector, replace(CPU, compiler="inductor"))
+    scorer = Scorer(detector, replace(CPU, compiler="inductor", scoring_batch_size=4))
     assert_same(scorer.maps(images), detector.maps(normalise(images)))
 
 

@@ -79,8 +79,44 @@ def test_losses_change_from_step_to_step(plain):
     assert all((before != after).all() for before, after in pairwise(plain))
 
 
+def assert_same_in_every_step(kind, make_twin) -> None:
+    """Check at each of the first steps that two ways give the same losses for the same weights.
+
+    Left to themselves they may drift apart by their last bits, see `assert_near`. Without dropout:
+    the second way would draw other numbers. `make_twin` makes it of the detector.
+    """
+    detector, pairs = without_dropout(new_detector(*kind)), []
+    plain, twin = detector.losses, make_twin(detector)
+
+    def both(*inputs):
+        losses = plain(*inputs)
+        pairs.append([[way[term].item() for term in TERMS] for way in (losses, twin(*inputs))])
+        return losses
+
+    detector.losses = both
+    losses_of(detector)
+    assert len(pairs) == STEPS
+    ours, twins = np.array(pairs).swapaxes(0, 1)
+    np.testing.assert_allclose(ours, twins, rtol=1e-5)
+
+
+def assert_near(losses: np.ndarray, plain: np.ndarray, first: float, later: float) -> None:
+    """Check the first step's losses, and how far the terms' means over all the steps are apart.
+
+    Sums in another order differ in their last bits; Adam's first updates, which depend on the sign
+    of a gradient alone, make more of that where a gradient is nearly 0.
+    """
+    np.testing.assert_allclose(losses[0], plain[0], rtol=first)
+    np.testing.assert_allclose(losses.mean(0), plain.mean(0), rtol=later)
+
+
 def test_features_kept_or_computed_at_every_step_give_the_same_losses(kind, plain):
-    np.testing.assert_allclose(losses_of(new_detector(*kind), budget=0), plain, rtol=1e-5)
+    def computed(detector):
+        losses = detector.losses
+        return lambda image, jittered, natural, features: losses(image, jittered, natural)
+
+    assert_same_in_every_step(kind, computed)
+    assert_near(losses_of(new_detector(*kind), budget=0), plain, first=1e-5, later=5e-2)
 
 
 def test_features_that_are_fetched_from_elsewhere_give_the_same_losses(kind, plain, monkeypatch):
@@ -95,16 +131,6 @@ def test_features_that_are_fetched_from_elsewhere_give_the_same_losses(kind, pla
     assert (losses_of(new_detector(*kind)) == plain).all()
 
 
-def assert_near(losses: np.ndarray, plain: np.ndarray, first: float, later: float) -> None:
-    """Check the first step's losses, and how far the terms' means over all the steps are apart.
-
-    Sums in another order differ in their last bits; Adam's first updates, which depend on the sign
-    of a gradient alone, make more of that where a gradient is nearly 0.
-    """
-    np.testing.assert_allclose(losses[0], plain[0], rtol=first)
-    np.testing.assert_allclose(losses.mean(0), plain.mean(0), rtol=later)
-
-
 def test_channels_first_gives_the_same_losses(kind):
     losses, plain = (
         losses_of(without_dropout(new_detector(*kind)), replace(CPU, memory_format=layout))
@@ -113,11 +139,10 @@ def test_channels_first_gives_the_same_losses(kind):
     assert_near(losses, plain, first=1e-5, later=5e-2)
 
 
-def test_the_whole_student_and_its_halves_give_the_same_losses(kind, plain, monkeypatch):
-    """The published step: a pass of teacher and of student for each input, all 2 C channels."""
-    detector = new_detector(*kind)
+def published(detector):
+    """Return the published losses: a pass of each network for each input, all 2 C channels."""
 
-    def published(image, jittered, natural, features):
+    def losses(image, jittered, natural, features):
         distance = (detector.describe(image) - detector.student(image)[:, :TEACHER_CHANNELS]) ** 2
         reconstructed = detector.autoencoder(jittered)
         as_autoencoder = detector.student(jittered)[:, TEACHER_CHANNELS:]
@@ -128,18 +153,25 @@ def test_the_whole_student_and_its_halves_give_the_same_losses(kind, plain, monk
             "penalty": detector.student(natural)[:, :TEACHER_CHANNELS].square().mean(),
         }
 
-    monkeypatch.setattr(detector, "losses", published)
-    np.testing.assert_allclose(losses_of(detector), plain, rtol=1e-5)
+    return losses
+
+
+def test_the_whole_student_and_its_halves_give_the_same_losses(kind, plain):
+    assert_same_in_every_step(kind, published)
+    detector = new_detector(*kind)
+    detector.losses = published(detector)
+    assert_near(losses_of(detector), plain, first=1e-5, later=5e-2)
 
 
 @pytest.mark.slow
 def test_a_compiled_step_gives_the_same_losses(kind):
     torch._dynamo.reset()
+    assert_same_in_every_step(kind, lambda detector: torch.compile(detector.losses, dynamic=False))
     losses, plain = (
         losses_of(without_dropout(new_detector(*kind)), replace(CPU, compiler=compiler))
         for compiler in ("inductor", "none")
     )
-    np.testing.assert_allclose(losses, plain, rtol=1e-5)
+    assert_near(losses, plain, first=1e-5, later=5e-2)
 
 
 def test_half_precision_stays_near(kind, plain):

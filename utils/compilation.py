@@ -3,6 +3,7 @@
 Both fall back to plain eager execution with one line of explanation.
 """
 
+import logging
 import warnings
 from collections.abc import Callable
 from typing import ClassVar
@@ -68,6 +69,7 @@ class Compiled:
     """A function through torch.compile, or as it is if its first call cannot be compiled."""
 
     def __init__(self, function: Callable):
+        logging.getLogger("torch.utils.cpp_extension").setLevel(logging.ERROR)  # no CUDA, no news
         self.function, self.eager, self.called = function, False, False
         self.compiled = torch.compile(function, dynamic=False)
 
@@ -93,5 +95,8 @@ def in_use(compiler: str, accelerated: CudaGraph | Compiled | None) -> str:
 
 def warn_eager(what: str, error: Exception | str) -> None:
     """Say in one line that the slower way is taken, and why."""
-    reason = " ".join(str(error).split())[:200] or type(error).__name__
+    reason = str(error)
+    for noise in ("Set TORCHDYNAMO_VERBOSE", "Command:"):  # and what follows, for PyTorch's authors
+        reason = reason.partition(noise)[0]
+    reason = " ".join(reason.split())[:200] or type(error).__name__
     warnings.warn(f"{what} is not possible here, running eagerly: {reason}", stacklevel=3)

@@ -26,7 +26,8 @@ def describe_training_images(
     host memory; None if they take more than `budget` MiB or than there is.
     """
     moments, kept = ChannelMoments(), None
-    for start in tqdm(range(0, len(images), BATCH_SIZE), "teacher's features", leave=False):
+    starts = range(0, len(images), BATCH_SIZE)
+    for start in tqdm(starts, "teacher's features", unit="batch", leave=False):
         batch = images[start : start + BATCH_SIZE]
         with compute.autocast():
             features = detector.teacher(normalise(batch))

@@ -79,8 +79,12 @@ def image_size(options: argparse.Namespace) -> Size:
     return (options.image_size[0], options.image_size[-1])
 
 
-def add_machine_options(parser: argparse.ArgumentParser, workers: int = 4) -> None:
-    """Add what says where and in which precision to compute."""
+def add_machine_options(
+    parser: argparse.ArgumentParser,
+    workers: int = 4,
+    auto: str = "bf16 where the hardware multiplies it, else fp32",
+) -> None:
+    """Add what says where and in which precision to compute; `auto` says what that means."""
     group = parser.add_argument_group("machine")
     group.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:N or mps")
     group.add_argument("--device_gpu", type=int, metavar="N", help="the same as --device cuda:N")
@@ -88,7 +92,7 @@ def add_machine_options(parser: argparse.ArgumentParser, workers: int = 4) -> No
         "--precision",
         choices=("auto", *PRECISIONS),
         default="auto",
-        help="of the networks; auto is bf16 where the hardware multiplies it, else fp32",
+        help=f"of the networks; auto is {auto}",
     )
     text = "background threads or processes"
     group.add_argument("--workers", type=int, default=workers, help=text)

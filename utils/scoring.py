@@ -1,5 +1,6 @@
 """Score images with a trained detector, as fast as the machine can."""
 
+from collections.abc import Callable
 from functools import partial
 
 import torch
@@ -12,13 +13,14 @@ from utils.devices import Compute
 
 @torch.no_grad()
 def describe_strangeness(
-    detector: Detector, images: torch.Tensor
+    detector: Detector, distances: Callable, images: torch.Tensor
 ) -> tuple[torch.Tensor, torch.Tensor, Maps]:
     """Return the student's and the autoencoder's raw distances and the calibrated maps.
 
-    `images` is uint8 (N, 3, H, W) on the device; every map (N, 1, h, w) float32.
+    `distances` are the detector's, perhaps compiled; `images` is uint8 (N, 3, H, W) on the device;
+    every map (N, 1, h, w) float32.
     """
-    student, autoencoder = detector.distances(normalise(images))
+    student, autoencoder = distances(normalise(images))
     return student, autoencoder, detector.calibrated(student, autoencoder)
 
 
@@ -32,8 +34,11 @@ class Scorer:
     def __init__(self, detector: Detector, compute: Compute):
         self.detector = compute.place(detector.for_scoring(compute.dtype))
         self.compute = compute
-        self.run = partial(describe_strangeness, self.detector)
         self.held, self.accelerated = None, None  # images in one place; what may fall back
+        distances = self.detector.distances
+        if compute.compiler == "inductor":
+            distances = self.accelerated = Compiled(distances)
+        self.run = partial(describe_strangeness, self.detector, distances)
 
     def _maps(self, images: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, Maps]:
         """Return what `describe_strangeness` does, from images anywhere."""
@@ -43,9 +48,9 @@ class Scorer:
         if self.held is None:
             shape = (self.compute.scoring_batch_size, *images.shape[1:])
             self.held = torch.zeros(shape, dtype=images.dtype, device=self.compute.device)
-            run = partial(self.run, self.held)
-            make = {"graph": CudaGraph, "inductor": Compiled}[self.compute.compiler]
-            self.run = self.accelerated = make(run)
+            self.run = partial(self.run, self.held)
+            if self.compute.compiler == "graph":
+                self.run = self.accelerated = CudaGraph(self.run)
         self.held[:number].copy_(images, non_blocking=True)
         student, autoencoder, maps = self.run()
         kept = (m[:number].clone() for m in (student, autoencoder, *maps))  # a replay reuses them
