@@ -63,6 +63,7 @@ def penalty_transform(size: Size) -> Callable:
 
 
 def normalised() -> list[Callable]:
+    """Return the last transforms, which make the networks' input of a picture: (3, H, W)."""
     return [transforms.ToTensor(), transforms.Normalize(IMAGENET_MEAN, IMAGENET_STD)]
 
 

@@ -108,7 +108,7 @@ def load_images(paths: list[Path], size: Size, workers: int, what: str = "images
 
 
 def image_batches(
-    paths: list[Path], size: Size, workers: int, what: str, batch_size: int = 8
+    paths: list[Path], size: Size, workers: int, what: str, batch_size: int
 ) -> Iterator[tuple[torch.Tensor, Size]]:
     """Decode `paths` ahead of use; yield them in order: uint8 (N, 3, H, W), their file's size.
 

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from data.images import draw_jitter
+from data.images import draw_jitter, jitter, normalise
 from models.detector import TEACHER_CHANNELS, build_detector, hard_feature_loss
 from models.pdn import PDNS
 from utils import steps
@@ -229,6 +229,22 @@ def test_a_replayed_step_reads_what_was_copied_in_and_runs_the_same_operations(m
         train([step], draw_jitter(1, np.random.default_rng(step)), some_images(1, step))
     assert len(places) == 4
     assert all(place == places[0] for place in places)
+
+
+@pytest.mark.parametrize("budget", [0, 64])
+def test_every_step_reads_its_own_images_changes_and_natural_images(budget):
+    detector, images = without_dropout(new_detector()), some_images(5)
+    features = describe_training_images(detector, images, CPU, budget)
+    train = TrainingStep(detector, Optimisation(detector, 4, CPU), images, features, 2, CPU)
+    for step in range(4):
+        indices, natural = [step, (3 * step + 1) % 5], some_images(2, 20 + step)
+        changes = draw_jitter(2, np.random.default_rng(step))
+        batch = images[indices]
+        inputs = (batch, jitter(batch, changes), natural)
+        with torch.no_grad():
+            expected = detector.losses(*map(normalise, inputs))
+        terms = train(indices, changes, natural)
+        assert terms.tolist() == pytest.approx([expected[term].item() for term in TERMS], rel=1e-4)
 
 
 def test_fp16_is_trained_eagerly_and_that_is_said():

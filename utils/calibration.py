@@ -48,17 +48,18 @@ def calibrate(
     The threshold is the highest score of a good validation image: what scores above it is
     stranger than anything known to be good. Source of the quantiles: EfficientAD, section 3.4.
     """
-    scorer, found = Scorer(detector.eval(), compute), []
+    scorer = Scorer(detector.eval(), compute)
     batches = image_batches(paths, size, workers, "calibrating", compute.scoring_batch_size)
+    raw, originals = [], []  # each batch's two maps, the size of its images' files
     for batch, original in batches:
-        student, autoencoder = (maps.cpu() for maps in scorer.distances(batch))
-        found.append((student, autoencoder, original))
+        raw.append(tuple(maps.cpu() for maps in scorer.distances(batch)))
+        originals.append(original)
     buffers = (detector.student_quantiles, detector.autoencoder_quantiles)
-    for buffer, maps in zip(buffers, list(zip(*found, strict=True))[:2], strict=True):
+    for buffer, maps in zip(buffers, zip(*raw, strict=True), strict=True):
         values = torch.cat([m.flatten() for m in maps]).numpy()
         buffer.copy_(torch.from_numpy(np.quantile(values, QUANTILES)))
     highest = [
         score_maps(detector.calibrated(*(m.to(compute.device) for m in maps)), original)[0].max()
-        for *maps, original in found
+        for maps, original in zip(raw, originals, strict=True)
     ]
     detector.threshold.copy_(torch.stack(highest).max())
