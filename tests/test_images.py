@@ -277,7 +277,8 @@ def test_each_change_is_torchvisions_which_rounds_down_to_a_grey_level(change, t
 
 
 def test_each_image_of_a_batch_gets_its_own_change():
-    batch = torch.from_numpy(colours()).permute(2, 0, 1).repeat(3, 1, 1, 1)
+    drawn = [torch.from_numpy(colours(seed=seed) // (seed + 1)) for seed in range(3)]
+    batch = torch.stack(drawn).permute(0, 3, 1, 2)
     changes = torch.tensor([[1.1, 0.0, 0.0], [0.9, 1.0, 0.0], [1.2, 0.0, 1.0]])
     together = jitter(batch, changes)
     for image, change, output in zip(batch, changes, together, strict=True):

@@ -51,6 +51,9 @@ def test_it_computes_in_full_precision_channels_first_without_dropout(tmp_path):
         assert parameter.is_contiguous()
     dropouts = [m for m in opponent.detector.modules() if isinstance(m, nn.Dropout)]
     assert all(module.p == 0 for module in dropouts)
+    own = [m for m in detector.modules() if isinstance(m, nn.Dropout)]
+    assert all(module.p > 0 for module in own)  # the one that it was made of is still ours
+    assert detector.student[3].weight.is_contiguous(memory_format=torch.channels_last)
 
 
 @pytest.mark.parametrize("natural", [False, True])

@@ -128,6 +128,20 @@ def test_one_step_is_the_step_that_plain_adam_takes(tmp_path):
         torch.testing.assert_close(ours, parameter, atol=1e-6, rtol=1e-4)
 
 
+def test_every_step_draws_its_own_jitter_and_a_seed_the_same_again(tmp_path, monkeypatch):
+    real, drawn = training.TrainingStep.__call__, []
+
+    def step(self, indices, changes, *natural):
+        drawn.append(tuple(changes.flatten().tolist()))
+        return real(self, indices, changes, *natural)
+
+    monkeypatch.setattr(training.TrainingStep, "__call__", step)
+    for number in range(2):
+        train(tmp_path / str(number))
+    assert len(set(drawn[:6])) == 6
+    assert drawn[:6] == drawn[6:]
+
+
 def test_the_same_seed_gives_the_same_weights_and_another_seed_others(tmp_path):
     states = [
         train(tmp_path / str(i), seed=seed)[1].state_dict() for i, seed in enumerate((5, 5, 6))
