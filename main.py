@@ -9,8 +9,9 @@ from torch import nn
 
 from data.catalog import DATASETS, find_root, read_category
 from data.images import load_images
-from data.natural import list_natural_images
+from data.natural import Files, find_natural_images
 from data.samples import Category, InputError
+from data.shards import Shards
 from models.detector import build_detector
 from utils.calibration import calibrate
 from utils.devices import Compute, pick_compute, seed_everything
@@ -35,7 +36,7 @@ from utils.options import (
 from utils.pictures import draw_cases
 from utils.runs import Run
 from utils.tables import print_tables, write_csv
-from utils.teachers import default_teacher, load_teacher
+from utils.teachers import find_teacher, load_teacher, teacher_name
 from utils.training import fit
 
 # Options that may differ when a run is resumed: where things lie, what computes. The checkpoint
@@ -51,7 +52,12 @@ def get_parser() -> Parser:
     add_dataset_options(parser)
     add_model_options(parser)
     group = parser.add_argument_group("training")
-    group.add_argument("--weights", type=Path, help="the teacher; default: the one that ships")
+    group.add_argument(
+        "--weights",
+        type=teacher_name,
+        metavar="{small,medium,FILE}",
+        help="the teacher: one that ships, or a file; default: the one of --model_size",
+    )
     group.add_argument("--imagenet_train_path", type=Path, help="natural images for the penalty")
     group.add_argument("--train_steps", type=int, default=65_000, help="batches to train on")
     group.add_argument("--batch_size", type=int, default=1, help="images a step")
@@ -76,20 +82,9 @@ def check(options: argparse.Namespace) -> None:
 
 
 def get_teacher(options: argparse.Namespace) -> nn.Module:
-    """Load the teacher and settle --model_size; InputError says how to get a missing one."""
-    weights = options.weights
-    if weights is None:
-        size = options.model_size or "medium"
-        weights = default_teacher(size)
-        if not weights.is_file():
-            raise InputError(
-                f"no {size} teacher is here: give --weights teacher_{size}.pth (EfficientAD's "
-                "published teachers load as they are), or distil one with `python3 pretrain.py "
-                f"--model_size {size} --imagenet_train_path DIR`, or use --model_size small, "
-                "whose teacher ships"
-            )
-    teacher, options.model_size = load_teacher(weights, options.model_size)
-    options.weights = weights
+    """Load the teacher, settle --weights and --model_size."""
+    options.weights = options.weights or options.model_size or "medium"
+    teacher, options.model_size = load_teacher(find_teacher(options.weights), options.model_size)
     return teacher
 
 
@@ -133,7 +128,7 @@ def train(
     run: Run,
     category: Category,
     teacher: nn.Module,
-    natural: list[Path],
+    natural: Files | Shards | None,
     options: argparse.Namespace,
     compute: Compute,
 ) -> None:
@@ -155,16 +150,16 @@ def train(
     run.save_detector(detector, options.model, options.model_size, size, compute.precision)
 
 
-def get_natural_images(options: argparse.Namespace) -> list[Path]:
+def get_natural_images(options: argparse.Namespace) -> Files | Shards | None:
     """Return the penalty's images; without any, say what that is known to cost."""
     if options.imagenet_train_path:
-        return list_natural_images(options.imagenet_train_path)
+        return find_natural_images(options.imagenet_train_path)
     print(
         "no --imagenet_train_path: training without the penalty, which is reported to cost "
         "2 to 5 points of AUROC on MVTec LOCO",
         file=sys.stderr,
     )
-    return []
+    return None
 
 
 def main(options: argparse.Namespace) -> None:

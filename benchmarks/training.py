@@ -4,7 +4,6 @@ import argparse
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from itertools import count
-from pathlib import Path
 
 import numpy as np
 import torch
@@ -15,7 +14,8 @@ from benchmarks.published import PublishedTraining
 from benchmarks.timing import OURS, blocks, compared, time_blocks
 from data.catalog import find_root, read_category
 from data.images import draw_jitter, load_images
-from data.natural import list_natural_images
+from data.natural import Files, find_natural_images
+from data.samples import InputError
 from models.detector import build_detector
 from utils.devices import Compute, seed_everything
 from utils.features import describe_training_images
@@ -32,7 +32,7 @@ class OurTraining:
     def __init__(
         self,
         images: torch.Tensor,
-        natural: list[Path],
+        natural: Files | None,
         options: argparse.Namespace,
         compute: Compute,
     ):
@@ -81,9 +81,12 @@ def benchmark_training(options: argparse.Namespace, compute: Compute) -> dict:
     root = find_root(options.dataset, dataset_path(options, options.dataset))
     category = read_category(options.dataset, root, options.subdataset, options.seed)
     paths = [sample.image for sample in category.train]
-    natural = []
+    natural = None
     if options.imagenet_train_path:
-        natural = list_natural_images(options.imagenet_train_path)
+        natural = find_natural_images(options.imagenet_train_path)
+        if not isinstance(natural, Files):
+            raise InputError("benchmark.py takes natural images as files, not in shards")
+    photographs = natural.paths if natural else []
     size = image_size(options)
     seed_everything(options.seed)
     ours = OurTraining(load_images(paths, size, options.workers), natural, options, compute)
@@ -94,7 +97,7 @@ def benchmark_training(options: argparse.Namespace, compute: Compute) -> dict:
     if options.against:
         detector = build_detector(options.model, options.model_size, size)
         contenders[options.against] = PublishedTraining(
-            detector, paths, natural, size, options.batch_size, compute.device
+            detector, paths, photographs, size, options.batch_size, compute.device
         ).running
     seconds = time_blocks(contenders, compute.device, warm_up, steps, repeats)
     result = compared(seconds, "step")
@@ -110,6 +113,6 @@ def benchmark_training(options: argparse.Namespace, compute: Compute) -> dict:
     settings = {"dataset": options.dataset, "subdataset": category.name, "images": len(paths)}
     names = ("model", "model_size", "image_size", "batch_size", "feature_memory", "workers")
     settings |= {name: getattr(options, name) for name in (*names, "repeats", "seed")}
-    settings |= {"natural_images": len(natural), "steps": steps, "warm_up": warm_up}
+    settings |= {"natural_images": len(photographs), "steps": steps, "warm_up": warm_up}
     settings |= speed_settings(compute, ours.train_step.accelerated)
     return {"benchmark": "train", **result, **peaks, "settings": settings}

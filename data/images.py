@@ -11,6 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 from functools import lru_cache
 from itertools import groupby, islice
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 import torch
@@ -28,14 +29,14 @@ JITTER = 0.2  # most that brightness, contrast or saturation change; source: Eff
 GREY = (0.2989, 0.587, 0.114)  # of red, green and blue; source: ITU-R BT.601, as in torchvision
 
 
-def decode(path: Path) -> Image.Image:
-    """Read an image file as 8-bit RGB.
+def decode(path: Path, content: BinaryIO | None = None) -> Image.Image:
+    """Read an image file as 8-bit RGB; `content` is what it holds if it lies in an archive.
 
     Grayscale is repeated, a palette is looked up, alpha is dropped, 16 bits are scaled to 8.
     Raises InputError naming a file that is missing, cut short, or no image that we can show.
     """
     try:
-        with Image.open(path) as image:
+        with Image.open(content or path) as image:
             image.load()
             return _eight_bit(image, path).convert("RGB")
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:

@@ -1,8 +1,12 @@
 """Natural images, decoded by background workers: for the penalty and for distillation."""
 
+import os
+import random
 import signal
 import warnings
 from collections.abc import Callable, Iterator
+from itertools import count
+from multiprocessing import Value
 from pathlib import Path
 
 import numpy as np
@@ -12,21 +16,86 @@ from torch.utils.data import DataLoader, Dataset
 
 from data.images import Size, decode, resize
 from data.samples import InputError, is_image
+from data.shards import Member, Shards, list_members
 
 PENALTY_GRAYSCALE = 0.3  # probabilities; source: EfficientAD, appendix A.3
 DISTILLATION_GRAYSCALE = 0.1
 STREAM = 1  # tells these random numbers from those of the product's images
-ATTEMPTS = 20  # unreadable files in a row before giving up
+MOST_UNREADABLE = 0.05  # of the images asked for, before giving up
+FORGIVEN = 10  # unreadable images that are skipped whatever their share, and named one by one
+HELD_OUT_IMAGES = 500  # at most; a twentieth of a small folder
 
 
-def list_natural_images(folder: Path) -> list[Path]:
-    """Return every image below `folder`, sorted. Raises InputError when there is none."""
-    if not folder.is_dir():
-        raise InputError(f"--imagenet_train_path {folder} does not exist: name a folder of images")
-    paths = sorted(path for path in folder.rglob("*") if is_image(path))
-    if not paths:
-        raise InputError(f"--imagenet_train_path {folder} holds no image: name a folder of images")
-    return paths
+class Files:
+    """An endless stream of image files, drawn at random."""
+
+    unit = "images"
+
+    def __init__(self, paths: list[Path]):
+        self.paths = paths
+
+    def __len__(self) -> int:
+        return len(self.paths)
+
+    def pick(self, position: int, attempt: int, seed: int, rng: np.random.Generator) -> Path:
+        """Return a file by the next number of `rng`, which knows seed and position."""
+        return self.paths[rng.integers(len(self.paths))]
+
+    def members(self) -> list[Path]:
+        """Return every file."""
+        return self.paths
+
+
+def find_natural_images(place: Path) -> Files | Shards:
+    """Return the images below a folder, or in its tar shards where it has no image files.
+
+    Folders may be nested and linked in any way. Raises InputError when there is no image.
+    """
+    if not place.exists():
+        raise InputError(f"--imagenet_train_path {place} does not exist: name a folder of images")
+    files = walk(place) if place.is_dir() else [place]
+    if images := [path for path in files if is_image(path)]:
+        return Files(images)
+    if shards := [path for path in files if path.suffix == ".tar"]:
+        return Shards(shards)
+    raise InputError(
+        f"--imagenet_train_path {place} holds no image: name a folder of images or of .tar shards"
+    )
+
+
+def walk(folder: Path) -> list[Path]:
+    """Return every file below `folder`, sorted; links are followed, each folder is entered once."""
+    seen, found = set(), []
+    for place, folders, names in os.walk(folder, followlinks=True):
+        identity = os.stat(place)
+        if (identity.st_dev, identity.st_ino) in seen:  # a link to a folder above would not end
+            folders.clear()
+            continue
+        seen.add((identity.st_dev, identity.st_ino))
+        folders.sort()
+        found += [Path(place, name) for name in names if not name.startswith(".")]
+    return sorted(found)
+
+
+def hold_out(source: Files | Shards, seed: int) -> tuple[Files | Shards, list[Path | Member]]:
+    """Set images aside to judge a teacher by: (the rest, held out).
+
+    A seeded twentieth of the files, or images of one shard; HELD_OUT_IMAGES at most. Raises
+    InputError when there is only one file or shard.
+    """
+    shards = isinstance(source, Shards)
+    items = source.shards if shards else source.paths
+    if len(items) < 2:
+        kind = "shard" if shards else "image"
+        raise InputError(
+            f"{items[0]} is the only {kind} of --imagenet_train_path: at least two are needed, "
+            "since the teacher is judged on one that it never saw"
+        )
+    shuffled = random.Random(seed).sample(items, len(items))
+    if shards:
+        return Shards(shuffled[1:]), list(list_members(shuffled[0])[:HELD_OUT_IMAGES])
+    number = min(HELD_OUT_IMAGES, max(1, len(items) // 20))
+    return Files(shuffled[number:]), shuffled[:number]
 
 
 def penalty_view(image: Image.Image, size: Size, rng: np.random.Generator) -> torch.Tensor:
@@ -49,35 +118,86 @@ def distillation_view(
     return resize(image, (2 * size[0], 2 * size[1])), resize(image, size)
 
 
-class NaturalImages(Dataset):
-    """An endless stream of views; item i depends on (paths, seed, i) alone, so it can resume."""
+class Unreadable:
+    """Counts the images that could not be read, in all worker processes; too many are an error."""
 
-    def __init__(self, paths: list[Path], size: Size, seed: int, view: Callable):
-        self.paths, self.size, self.seed, self.view = paths, size, seed, view
+    def __init__(self, allowed: float = MOST_UNREADABLE):
+        self.allowed, self.asked, self.unreadable = allowed, Value("q", 0), Value("q", 0)
+
+    @property
+    def number(self) -> int:
+        """How many there were so far."""
+        return self.unreadable.value
+
+    def ask(self) -> None:
+        """Count in an image that is about to be read."""
+        with self.asked.get_lock():
+            self.asked.value += 1
+
+    def skip(self, error: InputError) -> None:
+        """Count in one that could not be. Raises InputError above the allowed share."""
+        with self.unreadable.get_lock():
+            self.unreadable.value += 1
+            number = self.unreadable.value
+        if number <= FORGIVEN:  # the rest would fill the screen; their number is told in the end
+            warnings.warn(f"skipped: {error}", stacklevel=2)
+        elif number > self.allowed * self.asked.value:
+            raise InputError(
+                f"{number} of {self.asked.value} natural images could not be read, more than the "
+                f"allowed share of {self.allowed:g}; the last: {error}"
+            )
+
+
+def read(member: Path | Member) -> Image.Image:
+    """Read a natural image as 8-bit RGB; raises InputError naming the file or the shard."""
+    return member.decode() if isinstance(member, Member) else decode(member)
+
+
+class NaturalImages(Dataset):
+    """An endless stream of views; item i depends on (source, seed, i) alone, so it can resume."""
+
+    def __init__(
+        self,
+        source: Files | Shards,
+        size: Size,
+        seed: int,
+        view: Callable,
+        allowed: float = MOST_UNREADABLE,
+    ):
+        self.source, self.size, self.seed, self.view = source, size, seed, view
+        self.unreadable = Unreadable(allowed)
 
     def __getitem__(self, position: int):
         rng = np.random.default_rng((self.seed, STREAM, position))
-        for _ in range(ATTEMPTS):
-            path = self.paths[rng.integers(len(self.paths))]
+        for attempt in count():
+            self.unreadable.ask()
             try:
-                return self.view(decode(path), self.size, rng)
+                member = self.source.pick(position, attempt, self.seed, rng)
+                return self.view(read(member), self.size, rng)
             except InputError as error:  # one bad file of a million must not end a long run
-                warnings.warn(f"skipped: {error}", stacklevel=1)
-        raise InputError(f"{ATTEMPTS} natural images in a row could not be read, last {path}")
+                self.unreadable.skip(error)
 
 
-def load_batches(images: NaturalImages, batch_size: int, steps: range, workers: int) -> Iterator:
+def load_batches(
+    images: NaturalImages,
+    batch_size: int,
+    steps: range,
+    workers: int,
+    part: slice = slice(None),
+) -> Iterator:
     """Yield one batch of views for each of `steps`, decoded by `workers` processes ahead of use.
 
-    Takes nothing from the global random generator. Raises InputError as a worker does.
+    `part` is the slice of every batch that this process is to have. Takes nothing from the global
+    random generator. Raises InputError as a worker does.
     """
+    places = range(batch_size)[part]
     with warnings.catch_warnings():
         # more workers than cores slow nothing down: they wait while the batches ahead last
         warnings.filterwarnings("ignore", "This DataLoader will create")
         loader = DataLoader(
             images,
-            batch_size=batch_size,
-            sampler=range(steps.start * batch_size, steps.stop * batch_size),
+            batch_size=len(places),
+            sampler=(step * batch_size + place for step in steps for place in places),
             num_workers=workers,
             pin_memory=torch.cuda.is_available(),
             worker_init_fn=leave_interrupts_to_parent,

@@ -1,39 +1,79 @@
 """ImageNet backbones whose features a teacher is distilled from."""
 
+import io
+from contextlib import redirect_stderr
+
 import torch
+import torchvision
 from torch import nn
 from torch.nn import functional as F
-from torchvision.models import get_model
-from torchvision.models.feature_extraction import create_feature_extractor
+from torchvision.models.feature_extraction import create_feature_extractor, get_graph_node_names
 
-# name -> the layers that are described; each gives an equal share of the teacher's channels
-BACKBONES = {
+# the backbones that were tried -> the layers that are described, each by an equal share of the
+# teacher's channels; any other classification network of torchvision needs its layers named
+LAYERS = {
     "wide_resnet101_2": ("layer2", "layer3"),
     "vgg16": ("features.15", "features.22"),  # relu3_3, relu4_3
 }
 STRIDE = 8  # backbone pixels for one output; the backbone sees twice the PDN's resolution
+PROBES = ((96, 128), (96, 192))  # height, width, in pixels: the two differ in width alone
+# which dimensions change with an image's width -> the order that makes them (N, C, h, w)
+WIDTH_LAST = {
+    (False, False, False, True): (0, 1, 2, 3),
+    (False, False, True, False): (0, 3, 1, 2),  # of some transformers
+}
 
 
 class Backbone(nn.Module):
     """Patch features of an ImageNet network.
 
-    normalised images (N, 3, 2H, 2W) -> (N, channels, H / 4, W / 4): each layer averaged over
-    3 x 3 neighbours, brought to one size, its channels brought to an equal share by adaptive
-    pooling. Source: PatchCore (Roth et al., CVPR 2022), section 3.1; EfficientAD, appendix A.2.
+    uint8 (N, 3, 2H, 2W) -> float32 (N, channels, H / 4, W / 4): each layer averaged over 3 x 3
+    neighbours, brought to one size, its channels brought to an equal share by adaptive pooling.
+    Source: PatchCore (Roth et al., CVPR 2022), section 3.1; EfficientAD, appendix A.2.
     """
 
-    def __init__(self, network: nn.Module, layers: tuple[str, ...], channels: int):
+    def __init__(
+        self,
+        extractor: nn.Module,
+        channels: int,
+        mean: tuple[float, ...],
+        std: tuple[float, ...],
+    ):
         super().__init__()
-        self.extractor = create_feature_extractor(network.eval(), list(layers))
-        self.share = channels // len(layers)
-        self.requires_grad_(False)
+        self.extractor = extractor.eval().requires_grad_(False)
+        self.register_buffer("mean", torch.tensor(mean).view(3, 1, 1))
+        self.register_buffer("std", torch.tensor(std).view(3, 1, 1))
+        self.orders = self._probe()
+        self.share = channels // len(self.orders)
+
+    @torch.no_grad()
+    def _probe(self) -> dict[str, tuple[int, ...]]:
+        """Return how each layer's dimensions become (N, C, h, w). Raises ValueError if none can."""
+        try:
+            with redirect_stderr(io.StringIO()):  # a traced network prints its own traceback
+                first, second = (self.extractor(torch.zeros(1, 3, *size)) for size in PROBES)
+        except (AssertionError, RuntimeError) as error:
+            raise ValueError(f"it does not take images of any size: {error}") from error
+        orders = {}
+        for name, features in first.items():
+            changed = [a != b for a, b in zip(features.shape, second[name].shape, strict=True)]
+            order = WIDTH_LAST.get(tuple(changed))
+            if order is None:
+                raise ValueError(f"{name} gives {tuple(features.shape)}, no map of features")
+            orders[name] = order
+        return orders
 
     def train(self, mode: bool = True) -> "Backbone":
         return super().train(False)  # a teacher's teacher never leaves evaluation mode
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
         size = tuple(side // STRIDE for side in images.shape[-2:])
-        return torch.cat([self._describe(f, size) for f in self.extractor(images).values()], dim=1)
+        inputs = ((images / 255 - self.mean) / self.std).contiguous(
+            memory_format=torch.channels_last
+        )
+        layers = self.extractor(inputs)
+        described = [self._describe(layers[k].permute(o), size) for k, o in self.orders.items()]
+        return torch.cat(described, dim=1)
 
     def _describe(self, features: torch.Tensor, size: tuple[int, int]) -> torch.Tensor:
         pooled = F.avg_pool2d(features.float(), 3, stride=1, padding=1)
@@ -43,22 +83,57 @@ class Backbone(nn.Module):
         return last.unflatten(0, (len(features), *size)).permute(0, 3, 1, 2)
 
 
+def backbone_names() -> list[str]:
+    """Return torchvision's classification networks."""
+    return torchvision.models.list_models(module=torchvision.models)
+
+
+def published_weights(name: str) -> torchvision.models.WeightsEnum:
+    """Return which of torchvision's weights are meant: the first version, as papers use it."""
+    weights = torchvision.models.get_model_weights(name)
+    return getattr(weights, "IMAGENET1K_V1", next(iter(weights)))
+
+
 def build_backbone(
-    name: str, channels: int, state_dict: dict[str, torch.Tensor] | None = None
+    name: str,
+    channels: int,
+    layers: tuple[str, ...] | None = None,
+    state_dict: dict[str, torch.Tensor] | None = None,
 ) -> Backbone:
     """Build a backbone from `state_dict`, or from weights that torchvision downloads.
 
-    `state_dict` may be that of the whole network or of its `features` alone. Raises ValueError
-    when it does not fit, OSError when the download fails.
+    `state_dict` is in torchvision's layout: the whole network's, that of its `features` alone, or
+    any part that has the layers and what they need. Raises ValueError when layers or weights do not
+    fit the network, OSError when the download fails.
     """
-    if state_dict is None:
-        return Backbone(get_model(name, weights="IMAGENET1K_V1"), BACKBONES[name], channels)
-    extra = {"init_weights": False} if name == "vgg16" else {}
-    network = get_model(name, weights=None, **extra)
-    if name == "vgg16" and "0.weight" in state_dict:
-        state_dict = {f"features.{key}": value for key, value in state_dict.items()}
-    missing, _ = network.load_state_dict(state_dict, strict=False)
-    needed = [key for key in missing if not key.startswith(("classifier", "fc"))]
-    if needed:
-        raise ValueError(f"no weights for {needed[0]} of {name}")
-    return Backbone(network, BACKBONES[name], channels)
+    weights = published_weights(name)
+    layers = layers or LAYERS.get(name)
+    if layers is None:
+        raise ValueError(f"{name} has no default layers: name them")
+    network = torchvision.models.get_model(name, weights=None if state_dict else weights).eval()
+    known = get_graph_node_names(network, suppress_diff_warning=True)[1]
+    for layer in layers:
+        if not any(node == layer or node.startswith(f"{layer}.") for node in known):
+            outer = dict.fromkeys(".".join(node.split(".")[:2]) for node in known[1:])
+            raise ValueError(f"{name} has no layer {layer}: choose among {', '.join(outer)}")
+    extractor = create_feature_extractor(network, list(layers), suppress_diff_warning=True)
+    if state_dict:
+        load(extractor, state_dict, set(network.state_dict()))
+    transforms = weights.transforms()
+    return Backbone(extractor, channels, transforms.mean, transforms.std)
+
+
+def load(extractor: nn.Module, state_dict: dict[str, torch.Tensor], trained: set[str]) -> None:
+    """Load what the extractor has of the `trained` keys. Raises ValueError if anything is lacking.
+
+    An extractor may hold constants beside them, which no file has.
+    """
+    own = {k: v for k, v in extractor.state_dict().items() if k in trained}
+    if not own.keys() & state_dict.keys():
+        state_dict = {f"features.{key}": tensor for key, tensor in state_dict.items()}
+    for key, tensor in own.items():
+        if key not in state_dict and not key.endswith("num_batches_tracked"):
+            raise ValueError(f"no weights for {key}")
+        if key in state_dict and state_dict[key].shape != tensor.shape:
+            raise ValueError(f"{key} is {tuple(state_dict[key].shape)}, not {tuple(tensor.shape)}")
+    extractor.load_state_dict({k: state_dict[k] for k in own if k in state_dict}, strict=False)

@@ -22,6 +22,7 @@ from models.pdn import pdn_small
 from tests.conftest import REPOSITORY, SIZE, make_mvtec_ad, make_mvtec_loco, make_product
 from utils.options import parse
 from utils.runs import Run, find_runs
+from utils.teachers import load_teacher, shipped_teacher
 
 TINY = ["--train_steps", "3", "--image_size", "64", "--workers", "1", "--device", "cpu"]
 
@@ -199,13 +200,24 @@ def test_a_folder_that_merely_exists_stops_nobody(product, teacher, tmp_path):
     run_main(*arguments(product, teacher, tmp_path))
 
 
-def test_medium_without_weights_says_how_to_get_them(product, tmp_path, monkeypatch):
-    monkeypatch.setattr(main, "default_teacher", lambda size: tmp_path / f"{size}.safetensors")
+@pytest.mark.parametrize(
+    ("more", "size"),
+    [
+        ([], "medium"),
+        (["--model_size", "small"], "small"),
+        (["--weights", "small"], "small"),
+        (["--weights", "medium", "--model_size", "medium"], "medium"),
+    ],
+)
+def test_a_teacher_that_ships_goes_by_its_size(product, tmp_path, more, size):
     own = ["--dataset", "folder", "--folder_path", str(product), "--output_dir", str(tmp_path)]
-    with pytest.raises(InputError) as error:
-        run_main(*own)
-    for help_ in ("--weights", "teacher_medium.pth", "pretrain.py", "--model_size small"):
-        assert help_ in str(error.value)
+    run_main(*own, *TINY, *more)
+    run = Run(tmp_path, "folder", "bolt")
+    config = yaml.safe_load(run.config_file.read_text())
+    assert config["weights"] == config["model_size"] == size  # no path of this machine
+    detector, _, _ = run.load_detector(torch.device("cpu"))
+    shipped, _ = load_teacher(shipped_teacher(size))
+    assert torch.equal(next(detector.teacher.parameters()), next(shipped.parameters()))
 
 
 def test_the_teachers_size_decides_the_models(product, teacher, tmp_path):

@@ -10,9 +10,11 @@ from PIL import Image
 
 from data.images import decode
 from data.natural import (
+    Files,
     NaturalImages,
     distillation_view,
-    list_natural_images,
+    find_natural_images,
+    hold_out,
     load_batches,
     penalty_view,
 )
@@ -47,7 +49,7 @@ def folder(tmp_path) -> Path:
 
 
 def stream(folder: Path, seed: int = 4) -> NaturalImages:
-    return NaturalImages(list_natural_images(folder), SIZE, seed, penalty_view)
+    return NaturalImages(find_natural_images(folder), SIZE, seed, penalty_view)
 
 
 # Files
@@ -58,21 +60,30 @@ def test_images_are_found_at_any_depth_and_in_order(folder):
     photo(9).save(folder / "n0" / "deeper" / "b.JPEG")
     (folder / "n0" / "._a.png").write_bytes(b"hidden")
     (folder / "n0" / "notes.txt").write_text("no image")
-    found = [str(path.relative_to(folder)) for path in list_natural_images(folder)]
+    found = [str(path.relative_to(folder)) for path in find_natural_images(folder).members()]
     expected = [f"n{i % 2}/{i}.png" for i in range(7)] + ["n0/deeper/b.JPEG"]
     assert found == sorted(expected, key=lambda name: Path(name).parts)
 
 
+def test_links_are_followed_but_not_in_circles(folder, tmp_path):
+    (tmp_path / "elsewhere").mkdir()
+    photo(9).save(tmp_path / "elsewhere" / "c.png")
+    (folder / "n1" / "linked").symlink_to(tmp_path / "elsewhere")
+    (folder / "n1" / "circle").symlink_to(folder)
+    found = find_natural_images(folder).members()
+    assert len(found) == len({path.resolve() for path in found}) == 8
+
+
 def test_a_missing_folder_names_the_option(tmp_path):
     with pytest.raises(InputError, match=r"--imagenet_train_path .*nowhere does not exist"):
-        list_natural_images(tmp_path / "nowhere")
+        find_natural_images(tmp_path / "nowhere")
 
 
 def test_an_empty_folder_names_the_option(tmp_path):
     (tmp_path / "empty").mkdir()
     (tmp_path / "empty" / "notes.txt").write_text("no image")
     with pytest.raises(InputError, match=r"--imagenet_train_path .*empty holds no image"):
-        list_natural_images(tmp_path / "empty")
+        find_natural_images(tmp_path / "empty")
 
 
 # Items
@@ -89,12 +100,12 @@ def test_an_item_depends_on_its_place_alone(folder):
 
 def test_items_are_views_of_the_files(folder):
     crops = {}
-    for path in list_natural_images(folder):
+    for path in find_natural_images(folder).members():
         for grey in (0.0, 1.0):
             view = penalty_view(decode(path), SIZE, FixedDraw(grey))
             crops[view.numpy().tobytes()] = path
     seen = {crops[stream(folder)[i].numpy().tobytes()] for i in range(60)}
-    assert seen == set(list_natural_images(folder))
+    assert seen == set(find_natural_images(folder).members())
 
 
 def test_another_seed_gives_another_stream(folder):
@@ -133,7 +144,7 @@ def test_an_item_takes_nothing_from_the_global_generator(folder):
 def test_a_corrupt_file_is_skipped_with_a_warning(folder):
     good = {
         penalty_view(decode(path), SIZE, FixedDraw(grey)).numpy().tobytes()
-        for path in list_natural_images(folder)
+        for path in find_natural_images(folder).members()
         for grey in (0.0, 1.0)
     }
     broken = folder / "n1" / "broken.jpg"
@@ -161,15 +172,79 @@ def test_a_skipped_file_leaves_the_stream_repeatable(folder):
 
 @pytest.mark.filterwarnings("ignore:skipped")
 def test_nothing_but_corrupt_files_is_an_input_error(folder):
-    for path in list_natural_images(folder):
+    for path in find_natural_images(folder).members():
         path.write_text("not a picture")
-    with pytest.raises(InputError, match=r"could not be read.*\.png"):
+    with pytest.raises(InputError, match=r"11 of 11 .* could not be read.*\.png"):
         stream(folder)[0]
+
+
+def broken_stream(folder: Path, allowed: float) -> NaturalImages:
+    """One of eight files is broken."""
+    (folder / "n1" / "broken.jpg").write_bytes(b"")
+    return NaturalImages(find_natural_images(folder), SIZE, 4, penalty_view, allowed)
+
+
+@pytest.mark.filterwarnings("ignore:skipped")
+@pytest.mark.parametrize("workers", [0, 2])
+def test_more_unreadable_images_than_allowed_end_the_stream(folder, workers):
+    images = broken_stream(folder, 0.05)
+    with pytest.raises(InputError, match=r"11 of \d+ natural images .* share of 0\.05; .*broken"):
+        list(load_batches(images, 4, range(100), workers))
+    assert images.unreadable.number >= 11
+
+
+@pytest.mark.filterwarnings("ignore:skipped")
+@pytest.mark.parametrize("workers", [0, 2])
+def test_the_allowed_share_is_skipped_and_counted(folder, workers):
+    images = broken_stream(folder, 0.3)
+    draws = []
+    for position in range(400):
+        rng = np.random.default_rng((4, 1, position))
+        while images.source.pick(position, 0, 4, rng).name == "broken.jpg":
+            draws.append(position)
+    assert len(list(load_batches(images, 4, range(100), workers))) == 100
+    assert images.unreadable.number == len(draws) > 30
+    assert images.unreadable.asked.value == 400 + len(draws)
+
+
+def test_only_the_first_unreadable_images_are_named(folder):
+    images = broken_stream(folder, 0.3)
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        for position in range(200):
+            images[position]
+    assert len(caught) == 10 < images.unreadable.number
+
+
+# Several processes, held-out images
+
+
+def test_the_parts_of_a_batch_are_the_batch(folder):
+    whole = list(load_batches(stream(folder), 6, range(2, 5), 0))
+    parts = [
+        list(load_batches(stream(folder), 6, range(2, 5), 0, slice(2 * i, 2 * i + 2)))
+        for i in range(3)
+    ]
+    for step, batch in enumerate(whole):
+        assert torch.equal(batch, torch.cat([part[step] for part in parts]))
+
+
+def test_held_out_images_are_not_trained_on(folder):
+    rest, held_out = hold_out(find_natural_images(folder), seed=1)
+    assert len(held_out) == 1
+    assert sorted([*rest.members(), *held_out]) == find_natural_images(folder).members()
+    assert held_out == hold_out(find_natural_images(folder), seed=1)[1]
+    assert held_out != hold_out(find_natural_images(folder), seed=0)[1]
+
+
+def test_one_image_cannot_be_split(folder):
+    with pytest.raises(InputError, match="only image"):
+        hold_out(Files(find_natural_images(folder).members()[:1]), seed=0)
 
 
 @pytest.mark.parametrize("workers", [0, 1])
 def test_a_workers_error_is_one_line(folder, workers):
-    for path in list_natural_images(folder):
+    for path in find_natural_images(folder).members():
         path.write_text("not a picture")
     with warnings.catch_warnings(), pytest.raises(InputError, match="could not be read") as caught:
         warnings.simplefilter("ignore")

@@ -1,5 +1,11 @@
 """pretrain.py: distillation in both ways, resumption, what the teacher's file says."""
 
+import os
+import shutil
+import signal
+import tarfile
+import urllib.error
+import warnings
 from pathlib import Path
 
 import numpy as np
@@ -8,18 +14,22 @@ import torch
 from PIL import Image
 from safetensors.torch import save_file
 from torch.nn import functional as F
-from torchvision.models import vgg16
+from torchvision.models import resnet18, vgg16
 
 import pretrain
+from data.images import normalise
+from data.natural import find_natural_images, hold_out
 from data.samples import InputError
-from models.backbone import build_backbone
-from models.pdn import TEACHER_CHANNELS, pdn_small
+from models.backbone import build_backbone, published_weights
+from models.pdn import PDNS, TEACHER_CHANNELS, pdn_small
 from tests.conftest import REPOSITORY
 from utils.devices import Compute
-from utils.distillation import FeatureCache, explained_variance
+from utils.distillation import State, explained_variance
 from utils.files import read_about
 from utils.options import parse
-from utils.teachers import default_teacher, load_teacher
+from utils.processes import Processes
+from utils.targets import Cached, FeatureCache, Streamed, describe
+from utils.teachers import load_teacher, read_state_dict, shipped_teacher
 
 CPU = torch.device("cpu")
 
@@ -41,70 +51,148 @@ def world(tmp_path_factory, features) -> Path:
     return world
 
 
-def distil(world: Path, output: Path, *more: str) -> None:
-    line = ["--imagenet_train_path", str(world), "--output", str(output), "--model_size", "small"]
+def distil(world: Path, output: Path, *more: str) -> Path:
+    """Distil the small teacher for four steps; return its file."""
+    line = ["--imagenet_train_path", str(world), "--output_dir", str(output)]
+    line += ["--model_size", "small", "--train_steps", "4", "--batch_size", "2"]
     line += ["--backbone", "vgg16", "--backbone_weights", str(world / "vgg16.safetensors")]
-    line += ["--train_steps", "4", "--image_size", "64", "--crop_size", "48", "--batch_size", "2"]
+    line += ["--image_size", "64", "--crop_size", "48"]
     line += ["--workers", "0", "--device", "cpu", "--precision", "fp32", *more]
     pretrain.main(parse(pretrain.get_parser(), line))
+    return output / "teacher_small.safetensors"
 
 
 @pytest.mark.parametrize("views", ["0", "1", "2"])
 def test_a_distilled_teacher_loads_and_says_how_good_it_is(world, tmp_path, views, capsys):
-    path = tmp_path / "teacher.safetensors"
-    distil(world, path, "--cached_views", views)
+    path = distil(world, tmp_path, "--cached_views", views)
     teacher, size = load_teacher(path)
     assert size == "small"
     assert teacher(torch.rand(1, 3, 64, 64)).shape == (1, TEACHER_CHANNELS, 8, 8)
     about = read_about(path)
     assert about["backbone"] == "vgg16"
+    assert about["backbone_layers"] == ["features.15", "features.22"]
     assert about["train_images"] == 5
+    assert about["model_size"] == "small"
     assert f"{about['held_out_explained_variance']:.4f}" in capsys.readouterr().out
     assert str(world) not in str(about)
-    assert not list(tmp_path.glob("*.checkpoint.pt"))
+    assert not (tmp_path / "checkpoint.pt").exists()
+
+
+@pytest.mark.parametrize("views", ["0", "1"])
+def test_side_by_side_each_teacher_is_as_it_would_be_alone(world, tmp_path, views):
+    more = ("--cached_views", views)
+    distil(world, tmp_path / "both", *more, "--model_size", "medium", "small")
+    for size in PDNS:
+        distil(world, tmp_path / size, *more, "--model_size", size)
+        one, other = (
+            tmp_path / folder / f"teacher_{size}.safetensors" for folder in ("both", size)
+        )
+        alone, beside = read_state_dict(one), read_state_dict(other)
+        assert all(torch.equal(alone[key], beside[key]) for key in alone)
+        assert read_about(one)["model_size"] == size
+    rows = [(tmp_path / f / "losses.csv").read_text().split() for f in ("both", *PDNS)]
+    assert rows[0][0] == "step,total,small,medium,learning_rate"
+    both, small, medium = (list(map(float, row[1].split(",")[1:-1])) for row in rows)
+    assert both == [pytest.approx(small[0] + medium[0]), small[0], medium[0]]
+
+
+def test_side_by_side_the_backbone_runs_once(world, tmp_path, monkeypatch):
+    calls = []
+
+    def counted(backbone, compute):
+        features = describe(backbone, compute)
+        return lambda images: calls.append(len(images)) or features(images)
+
+    monkeypatch.setattr(pretrain, "describe", counted)
+    distil(world, tmp_path, "--model_size", "small", "medium")
+    statistics, steps, held_out = [2, 2], [2] * 4, [1]
+    assert calls == statistics + steps + held_out
+
+
+def test_no_steps_give_the_initial_weights(world, tmp_path, capsys):
+    teacher, _ = load_teacher(distil(world, tmp_path, "--train_steps", "0"))
+    torch.manual_seed(0)
+    expected = pdn_small().half().float()
+    for key, tensor in expected.state_dict().items():
+        assert torch.equal(teacher.state_dict()[key], tensor)
+    explained = read_about(tmp_path / "teacher_small.safetensors")["held_out_explained_variance"]
+    assert explained < 0.1
+
+
+def test_shards_give_what_their_images_give_in_files(world, tmp_path, features):
+    """With one image a shard, both are split and ordered alike."""
+    shards = tmp_path / "shards"
+    shards.mkdir()
+    save_file(features, shards / "vgg16.safetensors")
+    for path in world.glob("*.png"):
+        with tarfile.open(shards / f"{path.stem}.tar", "w") as tar:
+            tar.add(path, path.name)
+    more = ("--cached_views", "1")
+    one, other = distil(world, tmp_path / "files", *more), distil(shards, tmp_path / "tars", *more)
+    assert read_about(other)["train_images_in_shards"] == read_about(one)["train_images"] == 5
+    alone = read_state_dict(one)
+    assert all(torch.equal(alone[key], t) for key, t in read_state_dict(other).items())
+    distil(shards, tmp_path / "streamed")
+
+
+@pytest.mark.parametrize("views", ["0", "1"])
+def test_unreadable_images_are_skipped_counted_and_told(world, tmp_path, features, views, capsys):
+    many = shutil.copytree(world, tmp_path / "many")
+    for index in range(30):
+        shutil.copy(many / f"{index % 6}.png", many / f"copy{index}.png")
+    (many / "broken.png").write_bytes(b"cut")
+    more = ("--cached_views", views, "--train_steps", "40", "--seed", "3")
+    with pytest.warns(UserWarning, match=r"skipped: .*broken\.png"):
+        path = distil(many, tmp_path / "out", *more)
+    unreadable = read_about(path)["unreadable_images"]
+    assert unreadable > 0
+    assert f"skipped {unreadable} unreadable images" in capsys.readouterr().err
+    for index in range(30):
+        (many / f"copy{index}.png").write_bytes(b"")
+    with pytest.raises(InputError, match="could not be read"), warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        distil(many, tmp_path / "none", *more)
+
+
+def test_what_moments_say_is_the_mean_and_std_of_the_targets(world, tmp_path, features):
+    options = pretrain.argparse.Namespace(
+        seed=0, workers=1, image_size=64, max_unreadable=0, cached_views=2, batch_size=2
+    )
+    backbone = build_backbone("vgg16", TEACHER_CHANNELS, None, features)
+    source = find_natural_images(world)
+    for kind in (Cached, Streamed):
+        stream = kind(source, describe(backbone, Compute(CPU)), options)
+        mean, std = stream.moments(Processes()).mean_std()
+        if kind is Cached:
+            seen = stream.cache.features.float()
+        else:
+            seen = torch.cat([f for _, f in stream.batches(range(3), Processes())])
+        torch.testing.assert_close(mean, seen.mean((0, 2, 3), keepdim=True))
+        expected = seen.double().std((0, 2, 3), keepdim=True, correction=0).float()
+        torch.testing.assert_close(std, expected, atol=1e-4, rtol=1e-4)
 
 
 def test_distillation_learns(world, tmp_path):
     for steps in ("1", "60"):
         more = ["--train_steps", steps, "--learning_rate", "1e-3", "--cached_views", "1"]
-        distil(world, tmp_path / f"{steps}.safetensors", *more)
+        distil(world, tmp_path / steps, *more)
     explained = [
-        read_about(tmp_path / f"{steps}.safetensors")["held_out_explained_variance"]
-        for steps in (1, 60)
+        read_about(tmp_path / steps / "teacher_small.safetensors")["held_out_explained_variance"]
+        for steps in ("1", "60")
     ]
     assert explained[1] > explained[0] + 0.05
-
-
-def test_backbone_features_are_what_the_papers_say(features):
-    backbone = build_backbone("vgg16", TEACHER_CHANNELS, features)
-    torch.manual_seed(1)
-    image = torch.rand(1, 3, 64, 48)
-    layers = vgg16(weights=None, init_weights=False).features.eval()
-    layers.load_state_dict(features)
-    with torch.no_grad():
-        third, fourth = layers[:16](image), layers[:23](image)  # relu3_3, relu4_3
-    expected = []
-    for layer in (third, fourth):
-        smooth = F.unfold(layer, 3, padding=1).view(1, layer.shape[1], 9, -1).mean(2)
-        smooth = smooth.view(layer.shape)
-        if layer is third:  # bilinear halving is the mean of two by two
-            smooth = smooth.unfold(2, 2, 2).unfold(3, 2, 2).mean((-1, -2))
-        channels = smooth.shape[1]
-        bins = [(i * channels // 192, -(-(i + 1) * channels // 192)) for i in range(192)]
-        expected.append(torch.stack([smooth[:, a:b].mean(1) for a, b in bins], 1))
-    torch.testing.assert_close(backbone(image), torch.cat(expected, 1), atol=1e-5, rtol=1e-4)
 
 
 def test_cached_crops_are_aligned_with_their_features(world):
     """Features that spell the pixels' positions tell whether a crop's outputs are its own."""
     size, crop = 64, 48
     paths = sorted(world.glob("*.png"))[:2]
-    options = pretrain.argparse.Namespace(seed=0, workers=1)
+    options = pretrain.argparse.Namespace(seed=0, workers=1, image_size=size, max_unreadable=0)
 
     def positions(large: torch.Tensor) -> torch.Tensor:
         return F.avg_pool2d(large.float(), 8)  # (N, 3, size / 4, size / 4): what lies there
 
-    cache = FeatureCache(paths, size, positions, 3, options, views=2)
+    cache = FeatureCache(paths, positions, options, views=2, channels=3)
     cache.features = F.avg_pool2d(cache.images.float(), 4)
     images, features = cache.batch(step=0, batch_size=8, crop=crop, seed=1)
     own = F.avg_pool2d(images.float(), 4)[..., 4:-4, 4:-4]
@@ -119,89 +207,160 @@ def test_explained_variance_is_that_of_a_hand_made_predictor():
     images = torch.randint(0, 256, (3, 3, 64, 64), dtype=torch.uint8)
     target = torch.randn(3, TEACHER_CHANNELS, 16, 16)
     with torch.no_grad():
-        output = teacher(pretrain.normalise(images))
+        output = teacher(normalise(images))
     target[..., 4:-4, 4:-4] = output + 0.5 * torch.randn_like(output)
     inner = target[..., 4:-4, 4:-4]
     residual = (output - inner).square().sum()
     total = (inner - inner.mean((0, 2, 3), keepdim=True)).square().sum()
     pairs = [(images[i : i + 1], target[i : i + 1]) for i in range(3)]
-    found = explained_variance(teacher, iter(pairs), CPU)
+    found = explained_variance(teacher, iter(pairs))
     assert found == pytest.approx(float(1 - residual / total), abs=1e-5)
 
 
-def test_an_interrupted_distillation_goes_on_to_the_same_teacher(world, tmp_path, monkeypatch):
-    more = ("--cached_views", "1", "--schedule", "cosine")
-    distil(world, tmp_path / "whole.safetensors", *more)
-    monkeypatch.setattr(pretrain, "CHECKPOINT_STEPS", 2)
-    batch, calls = FeatureCache.batch, []
+@pytest.mark.parametrize("views", ["0", "1"])
+def test_an_interrupted_distillation_goes_on_to_the_same_teacher(
+    world, tmp_path, monkeypatch, views
+):
+    more = ("--cached_views", views, "--schedule", "cosine", "--model_size", "small", "medium")
+    distil(world, tmp_path / "whole", *more)
+    kind = Cached if views == "1" else Streamed
+    batches = kind.batches
 
-    def interrupted(self, *arguments):
-        calls.append(1)
-        if len(calls) == 3:
-            raise KeyboardInterrupt
-        return batch(self, *arguments)
+    def interrupted(self, steps, processes):
+        for step, batch in zip(steps, batches(self, steps, processes), strict=True):
+            if step == 2:
+                os.kill(os.getpid(), signal.SIGINT)
+            yield batch
 
-    path = tmp_path / "parts.safetensors"
     with monkeypatch.context() as patch:
-        patch.setattr(FeatureCache, "batch", interrupted)
-        with pytest.raises(KeyboardInterrupt, match="--resume"):
-            distil(world, path, *more)
+        patch.setattr(kind, "batches", interrupted)
+        with pytest.raises(KeyboardInterrupt, match="after step 3; --resume"):
+            distil(world, tmp_path / "parts", *more)
     with pytest.raises(InputError, match="--resume goes on"):
-        distil(world, path, *more)
-    distil(world, path, *more, "--resume")
-    assert path.read_bytes() == (tmp_path / "whole.safetensors").read_bytes()
+        distil(world, tmp_path / "parts", *more)
+    distil(world, tmp_path / "parts", *more, "--resume")
+    for size in PDNS:
+        name = f"teacher_{size}.safetensors"
+        assert (tmp_path / "parts" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()
+
+
+@pytest.mark.parametrize("views", ["0", "1"])
+def test_a_killed_distillation_loses_at_most_an_interval(world, tmp_path, monkeypatch, views):
+    more = ("--cached_views", views, "--checkpoint_every", "2")
+    whole = distil(world, tmp_path / "whole", *more)
+    save = State.save
+
+    def killed(self):
+        save(self)
+        raise MemoryError  # what ends a process after its checkpoint, at any moment
+
+    with monkeypatch.context() as patch:
+        patch.setattr(State, "save", killed)
+        with pytest.raises(MemoryError):
+            distil(world, tmp_path / "parts", *more)
+    state = torch.load(tmp_path / "parts" / "checkpoint.pt", weights_only=True)
+    assert state["step"] == 2
+    assert distil(world, tmp_path / "parts", *more, "--resume").read_bytes() == whole.read_bytes()
+
+
+def test_a_checkpoint_of_another_recipe_is_refused(world, tmp_path, monkeypatch):
+    with monkeypatch.context() as patch:
+        patch.setattr(pretrain, "save_teacher", lambda *_: 1 / 0)
+        with pytest.raises(ZeroDivisionError):
+            distil(world, tmp_path, "--checkpoint_every", "2")
+    with pytest.raises(InputError, match="--resume: seed was 0, not 1"):
+        distil(world, tmp_path, "--resume", "--seed", "1")
+    (tmp_path / "checkpoint.pt").write_bytes(b"PK cut")
+    with pytest.raises(InputError, match=r"checkpoint\.pt is damaged"):
+        distil(world, tmp_path, "--resume")
 
 
 def test_faults_are_named_together(world, tmp_path):
     with pytest.raises(InputError) as error:
-        distil(world, tmp_path / "t.safetensors", "--crop_size", "30", "--image_size", "63")
-    assert "--crop_size" in str(error.value)
-    assert "--image_size" in str(error.value)
+        distil(world, tmp_path, "--crop_size", "30", "--image_size", "63", "--max_unreadable", "2")
+    for option in ("--crop_size", "--image_size", "--max_unreadable"):
+        assert option in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("more", "message"),
+    [
+        (["--backbone", "wide_resnet101"], "wide_resnet101_2"),
+        (["--backbone", "fcn_resnet50"], "classification"),
+        (["--backbone", "resnet18"], "--backbone_layers"),
+        (["--backbone_layers", "features.99"], "no layer features.99"),
+        (["--backbone_layers", "features.1", *["features.3"] * 4], "384 channels"),
+    ],
+)
+def test_a_backbone_that_cannot_be_used_is_named(world, tmp_path, more, message):
+    with pytest.raises(InputError, match=message):
+        distil(world, tmp_path, *more)
 
 
 def test_backbone_weights_that_do_not_fit_are_named(world, tmp_path):
     save_file({"0.weight": torch.zeros(3, 3)}, tmp_path / "other.safetensors")
     with pytest.raises(InputError, match=r"other\.safetensors"):
-        distil(
-            world,
-            tmp_path / "t.safetensors",
-            "--backbone_weights",
-            str(tmp_path / "other.safetensors"),
-        )
+        distil(world, tmp_path, "--backbone_weights", str(tmp_path / "other.safetensors"))
+
+
+def test_a_download_that_cannot_be_made_says_which_file_and_where(tmp_path, monkeypatch):
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path))
+
+    def unreachable(*_, **__):
+        raise urllib.error.URLError("no route to host")
+
+    monkeypatch.setattr("torch.hub.download_url_to_file", unreachable)
+    options = pretrain.argparse.Namespace(
+        backbone="resnet18", backbone_layers=["layer2"], backbone_weights=None
+    )
+    with pytest.raises(InputError, match="no route to host") as error:
+        pretrain.load_backbone(options)
+    url = published_weights("resnet18").url
+    place = tmp_path / "hub" / "checkpoints" / url.rsplit("/", 1)[1]
+    assert url in str(error.value)
+    assert str(place) in str(error.value)
+    place.parent.mkdir(parents=True, exist_ok=True)  # the mend works
+    torch.save(resnet18(weights=None).state_dict(), place)
+    pretrain.load_backbone(options)
 
 
 def test_an_existing_teacher_is_not_replaced_unasked(world, tmp_path):
-    path = tmp_path / "teacher.safetensors"
+    path = tmp_path / "teacher_small.safetensors"
     path.write_bytes(b"precious")
     with pytest.raises(InputError, match="--overwrite"):
-        distil(world, path)
+        distil(world, tmp_path)
     assert path.read_bytes() == b"precious"
+    distil(world, tmp_path, "--overwrite")
+    load_teacher(path)
 
 
-def test_the_shipped_teacher_is_small_and_tells_its_recipe():
-    path = default_teacher("small")
+@pytest.mark.parametrize("size", PDNS)
+def test_the_shipped_teachers_tell_their_recipe(size):
+    path = shipped_teacher(size)
     assert path.is_relative_to(REPOSITORY)
-    assert path.stat().st_size < 6 * 2**20
-    assert load_teacher(path, "small")[1] == "small"
+    assert path.stat().st_size < 17e6
+    assert load_teacher(path, size)[1] == size
     about = read_about(path)
     assert about["held_out_explained_variance"] > 0.39
     assert about["held_out_images"] == 50
+    card = (REPOSITORY / "models" / "weights" / "README.md").read_text()
+    assert f"{about['held_out_explained_variance']:.3f}" in card
+    assert f"{about['train_steps']:,} steps" in card
 
 
 @pytest.mark.slow
-def test_the_shipped_teacher_explains_what_it_says_on_images_it_never_saw(shared):
+@pytest.mark.parametrize("size", PDNS)
+def test_a_shipped_teacher_explains_what_it_says_on_images_it_never_saw(shared, size):
     """Measure the shipped file anew, on its own held-out images, with the shared backbone."""
-    about = read_about(default_teacher("small"))
-    folder = shared / "data" / "imagenet_samples"
-    train, held_out = pretrain.split(pretrain.list_natural_images(folder), about["seed"])
-    weights = pretrain.read_state_dict(shared / "weights" / "vgg16_features_fp16.safetensors")
-    backbone = build_backbone("vgg16", TEACHER_CHANNELS, weights)
-    describe = pretrain.describe(backbone, Compute(CPU))
-    options = pretrain.argparse.Namespace(seed=0, workers=2)
-    known = FeatureCache(train[:20], 256, describe, TEACHER_CHANNELS, options, views=1)
-    mean, std = known.moments().mean_std()
-    cache = FeatureCache(held_out[:15], 256, describe, TEACHER_CHANNELS, options, views=1)
-    pairs = ((cache.images[i : i + 1], (cache.features[i : i + 1] - mean) / std) for i in range(15))
-    teacher, _ = load_teacher(default_teacher("small"))
-    explained = explained_variance(teacher, pairs, CPU)
+    about = read_about(shipped_teacher(size))
+    source = find_natural_images(shared / "data" / "imagenet_samples")
+    train, held_out = hold_out(source, about["seed"])
+    weights = read_state_dict(shared / "weights" / "vgg16_features_fp16.safetensors")
+    backbone = build_backbone("vgg16", TEACHER_CHANNELS, None, weights)
+    features = describe(backbone, Compute(CPU))
+    options = pretrain.argparse.Namespace(seed=0, workers=2, image_size=256, max_unreadable=0)
+    known = FeatureCache(train.members()[:20], features, options, views=1)
+    judged = FeatureCache(held_out[:15], features, options, views=1)
+    teacher, _ = load_teacher(shipped_teacher(size))
+    explained = explained_variance(teacher, judged.pairs(*known.moments().mean_std()))
     assert explained == pytest.approx(about["held_out_explained_variance"], abs=0.08)

@@ -12,6 +12,7 @@ import torch
 from PIL import Image
 
 from data.images import draw_jitter, jitter, normalise
+from data.natural import Files
 from models.detector import TEACHER_CHANNELS, build_detector
 from models.pdn import pdn_small
 from utils import training
@@ -52,7 +53,7 @@ def new_detector():
     return detector
 
 
-def fit_to(detector, run: Run, natural=(), compute: Compute = COMPUTE, **changes) -> None:
+def fit_to(detector, run: Run, natural=None, compute: Compute = COMPUTE, **changes) -> None:
     """Train on some images with the teacher's features kept, as main.py does."""
     images = some_images().to(compute.device)
     features = describe_training_images(detector, images, compute, budget=64)
@@ -60,7 +61,7 @@ def fit_to(detector, run: Run, natural=(), compute: Compute = COMPUTE, **changes
     fit(detector, images, features, natural, run, options(**changes), compute)
 
 
-def train(folder: Path, natural=(), **changes):
+def train(folder: Path, natural=None, **changes):
     run, detector = run_in(folder), new_detector()
     fit_to(detector, run, natural, **changes)
     return run, detector
@@ -189,19 +190,19 @@ def stop_after(steps: int, monkeypatch) -> None:
 
 
 @pytest.fixture
-def natural(tmp_path) -> list[Path]:
+def natural(tmp_path) -> Files:
     """Make a few natural images."""
     paths = [tmp_path / f"{i}.png" for i in range(3)]
     for i, path in enumerate(paths):
         Image.fromarray(np.random.default_rng(i).integers(0, 256, (40, 50, 3), "uint8")).save(path)
-    return paths
+    return Files(paths)
 
 
 @pytest.mark.parametrize("penalty", [False, True])
 def test_an_interrupted_run_that_is_resumed_ends_bit_for_bit_like_one_that_was_not(
     tmp_path, monkeypatch, natural, penalty
 ):
-    natural = natural if penalty else []
+    natural = natural if penalty else None
     whole_run, whole = train(tmp_path / "whole", natural, train_steps=9)
     run, detector = run_in(tmp_path / "parts"), new_detector()
     with monkeypatch.context() as patch:

@@ -1,88 +1,224 @@
-"""Distil a teacher: batches of (PDN input, backbone features), and how well it learnt them.
+"""Distil teachers: the networks that learn, the loop, its checkpoint, and how well they learnt."""
 
-Images come as a stream through the backbone at every step (the published protocol, for a large
-image folder and a GPU), or from a cache of features, where the backbone sees every image once
-and training takes random crops (for few images, or a CPU).
-"""
-
-from collections.abc import Callable, Iterator
+import argparse
+import math
+from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 
-import numpy as np
 import torch
 from torch import nn
 from tqdm import tqdm
 
-from data.images import decode, in_background, normalise
-from data.natural import distillation_view
-from models.backbone import Backbone
+from data.images import normalise
+from data.samples import InputError
+from models.pdn import PDNS
 from utils.calibration import ChannelMoments
-from utils.devices import Compute
+from utils.devices import Compute, seed_everything
+from utils.files import written_aside
+from utils.interrupts import Interrupts
+from utils.losses import LossLog
+from utils.options import report_faults
+from utils.processes import Processes
+from utils.targets import BORDER, Cached, Streamed
 
-OUTPUT_STRIDE = 4  # pixels between neighbouring outputs of a PDN
-BORDER = 4  # outputs that the unpadded PDN lacks at each side
-PATCH_MARGIN = 2 * BORDER * OUTPUT_STRIDE
+REPORT_STEPS = 20  # reading a loss waits for the device; processes agree on an interrupt
+WARM_UP = 0.02  # part of the steps, for the cosine schedule
+WEIGHT_DECAY = 1e-5
+RECIPE = (
+    "backbone",
+    "backbone_layers",
+    "model_size",
+    "image_size",
+    "train_steps",
+    "batch_size",
+    "learning_rate",
+    "schedule",
+    "cached_views",
+    "crop_size",
+    "seed",
+    "precision",
+)
 
 
-class FeatureCache:
-    """Images and their backbone features, kept in memory in half precision.
+def recipe(options: argparse.Namespace) -> dict:
+    """Return what of the options made the teachers, as opposed to places on somebody's disk."""
+    return {name: getattr(options, name) for name in RECIPE}
 
-    `images` uint8 (N, 3, S, S), `features` float16 (N, C, S / 4, S / 4) in channels-last order.
+
+def checkpoint_path(options: argparse.Namespace) -> Path:
+    """Return where the state of an unfinished distillation lies."""
+    return options.output_dir / "checkpoint.pt"
+
+
+class Pupils(nn.ModuleDict):
+    """The PDNs that learn from one backbone side by side, by size.
+
+    Each is as it would be alone: the losses are independent, and so are the initial weights.
     """
 
-    def __init__(
-        self, paths: list[Path], size: int, backbone: Callable, channels: int, options, views: int
-    ):
-        count, side = len(paths) * views, size // OUTPUT_STRIDE
-        self.images = torch.empty((count, 3, size, size), dtype=torch.uint8)
-        self.features = torch.empty((count, side, side, channels), dtype=torch.float16)
-        self.features = self.features.permute(0, 3, 1, 2)
+    def __init__(self, sizes: list[str], padding: bool, seed: int):
+        pdns = {}
+        for size in sizes:
+            seed_everything(seed)
+            pdns[size] = PDNS[size](padding=padding)
+        super().__init__(pdns)
 
-        def read(index: int) -> tuple[torch.Tensor, torch.Tensor]:
-            rng = np.random.default_rng((options.seed, index))
-            image = decode(paths[index // views])
-            return distillation_view(image, (size, size), rng, mirror=index % views == 1)
+    def forward(self, images: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
+        """Return each one's mean squared error, (sizes,): normalised images and features in."""
+        images = images.contiguous(memory_format=torch.channels_last)
+        outputs = (pdn(images).float() for pdn in self.values())
+        return torch.stack([(output - target).square().mean() for output in outputs])
 
-        pairs = in_background(read, range(count), options.workers)
-        bar = tqdm(pairs, desc="backbone features", total=count, unit="img", leave=False)
-        for index, (large, small) in enumerate(bar):
-            self.images[index] = small
-            self.features[index] = backbone(large[None])[0]
 
-    def moments(self) -> ChannelMoments:
-        """Return the channel statistics of all the cached features."""
-        moments = ChannelMoments()
-        for features in self.features:
-            moments.add(features[None])
-        return moments
+def learning_rate(step: int, options: argparse.Namespace) -> float:
+    """Return the learning rate at `step`."""
+    if options.schedule == "constant":
+        return options.learning_rate
+    progress = step / options.train_steps
+    rise = min(1.0, (progress + 1 / options.train_steps) / WARM_UP)
+    return options.learning_rate * rise * 0.5 * (1 + math.cos(math.pi * progress))
 
-    def batch(self, step: int, batch_size: int, crop: int, seed: int):
-        """Return random aligned crops for `step`: uint8 (B, 3, crop, crop), features (B, C, h, h).
 
-        Only outputs that saw no border are asked for: an unpadded PDN gives just these.
+class State:
+    """What a checkpoint holds: networks, optimiser, the features' mean and std, steps done."""
+
+    def __init__(self, pupils: Pupils, options: argparse.Namespace, compute: Compute):
+        self.pupils, self.options, self.device = compute.place(pupils), options, compute.device
+        self.adam = torch.optim.Adam(pupils.parameters(), weight_decay=WEIGHT_DECAY, fused=True)
+        half = compute.dtype == torch.float16
+        self.scaler = torch.amp.GradScaler(compute.device.type, enabled=half)
+        self.mean = self.std = torch.empty(0)
+        self.step = 0
+
+    def learning_rate(self) -> float:
+        """Return the learning rate of the next step."""
+        return learning_rate(self.step, self.options)
+
+    def descend(self, losses: torch.Tensor) -> None:
+        """Take one step of the optimiser; the sum's gradient is that of each loss by itself."""
+        for group in self.adam.param_groups:
+            group["lr"] = self.learning_rate()
+        self.adam.zero_grad(set_to_none=True)
+        self.scaler.scale(losses.sum()).backward()
+        self.scaler.step(self.adam)
+        self.scaler.update()
+        self.step += 1
+
+    def save(self) -> None:
+        """Write the checkpoint."""
+        modules = {name: getattr(self, name).state_dict() for name in ("pupils", "adam", "scaler")}
+        state = {"step": self.step, "mean": self.mean, "std": self.std, **modules}
+        with written_aside(checkpoint_path(self.options)) as aside:
+            torch.save(state | {"recipe": recipe(self.options)}, aside)
+
+    def load(self) -> None:
+        """Go on from the checkpoint. Raises InputError if it is damaged or of another recipe."""
+        path, now = checkpoint_path(self.options), recipe(self.options)
+        try:
+            state = torch.load(path, map_location=self.device, weights_only=True)
+            former = state["recipe"]
+            changed = [key for key in now if now[key] != former.get(key)]
+            if not changed:
+                for name in ("pupils", "adam", "scaler"):
+                    getattr(self, name).load_state_dict(state[name])
+                self.step, self.mean, self.std = state["step"], state["mean"], state["std"]
+        except Exception as error:  # a cut file fails in any way
+            raise InputError(f"{path} is damaged: begin anew with --overwrite ({error})") from error
+        report_faults([f"--resume: {k} was {former.get(k)}, not {now[k]}" for k in changed])
+
+
+class Record:
+    """Losses and speed on the way: losses.csv and a progress bar, of all processes together.
+
+    `report` is called by every process at the same steps; only there do they wait for each other
+    and for the device.
+    """
+
+    def __init__(self, state: State, source: Cached | Streamed, processes: Processes):
+        self.state, self.source, self.processes = state, source, processes
+        steps, sizes = state.options.train_steps, list(state.pupils)
+        hidden = not processes.leads
+        self.bar = tqdm(
+            desc="distilling", total=steps, initial=state.step, unit="step", disable=hidden
+        )
+        self.sums, self.count = torch.zeros(len(sizes), device=state.device), 0
+        self.log = None
+        if processes.leads:
+            path = state.options.output_dir / "losses.csv"
+            self.log = LossLog(path, sizes, state.step, state.device)
+
+    def add(self, losses: torch.Tensor) -> None:
+        """Count in one step's losses, (sizes,), without waiting for the device."""
+        self.sums += losses
+        self.count += 1
+        self.bar.update()
+
+    def report(self, interrupted: bool) -> bool:
+        """Write the mean losses since the last call; tell whether any process was interrupted.
+
+        Raises FloatingPointError when a loss is not finite.
         """
-        rng = np.random.default_rng((seed, step))
-        outputs = (crop - PATCH_MARGIN) // OUTPUT_STRIDE
-        last = (self.images.shape[-1] - crop) // OUTPUT_STRIDE
-        images, features = [], []
-        for index in rng.integers(len(self.images), size=batch_size):
-            top, left = rng.integers(last + 1, size=2)
-            y, x = top * OUTPUT_STRIDE, left * OUTPUT_STRIDE
-            images.append(self.images[index, :, y : y + crop, x : x + crop])
-            y, x = top + BORDER, left + BORDER
-            features.append(self.features[index, :, y : y + outputs, x : x + outputs])
-        return torch.stack(images), torch.stack(features)
+        number = self.processes.count
+        shared = torch.cat([self.sums / self.count / number, self.sums.new_tensor([interrupted])])
+        *means, interrupts = self.processes.sum(shared).tolist()
+        if self.log:
+            self.log.add(torch.tensor(means, device=self.state.device))
+            self.log.write(self.state.step, self.state.learning_rate())
+            figures = self.bar.format_dict
+            images = (figures["rate"] or 0) * self.state.options.batch_size
+            waited = self.source.waited / max(figures["elapsed"], 1e-9)
+            losses = " ".join(f"{mean:.4f}" for mean in means)
+            self.bar.set_postfix_str(f"loss {losses}, {images:.0f} img/s, waiting {waited:.0%}")
+        self.sums.zero_()
+        self.count = 0
+        return interrupts > 0
+
+    def close(self) -> None:
+        self.bar.close()
+        if self.log:
+            self.log.close()
+
+
+def fit(state: State, source: Cached | Streamed, compute: Compute, processes: Processes) -> None:
+    """Train `state.pupils` to the last step, from the checkpoint if the options say so.
+
+    Checkpoints at intervals, and when interrupted, which raises KeyboardInterrupt.
+    """
+    options, device = state.options, compute.device
+    if options.resume and checkpoint_path(options).exists():
+        state.load()
+    else:
+        moments = source.moments(processes)
+        state.mean, state.std = (t.to(device) for t in moments.mean_std())
+    network = processes.wrap(state.pupils)
+    batches = source.batches(range(state.step, options.train_steps), processes)
+    with closing(Record(state, source, processes)) as record, Interrupts() as interrupts:
+        for images, features in batches:
+            inputs = normalise(images.to(device, non_blocking=True))
+            target = (features.to(device, non_blocking=True).float() - state.mean) / state.std
+            with compute.autocast():
+                losses = network(inputs, target)
+            state.descend(losses)
+            record.add(losses.detach())
+            due = state.step % options.checkpoint_every == 0
+            last = state.step == options.train_steps
+            stop = interrupts.requested and processes.count == 1
+            if due or last or stop or state.step % REPORT_STEPS == 0:
+                stop = record.report(interrupts.requested)
+            if processes.leads and (due or stop):
+                state.save()
+            if stop:
+                raise KeyboardInterrupt(f" after step {state.step}; --resume goes on from there")
 
 
 @torch.no_grad()
-def explained_variance(
-    pdn: nn.Module, pairs: Iterator[tuple[torch.Tensor, torch.Tensor]], device: torch.device
-) -> float:
+def explained_variance(pdn: nn.Module, pairs: Iterator[tuple[torch.Tensor, torch.Tensor]]) -> float:
     """Return 1 - squared error / variance of `pdn` over (image, normalised features) pairs.
 
     uint8 (N, 3, S, S) and (N, C, S / 4, S / 4); judged where the unpadded PDN has outputs.
     """
-    error, moments = 0.0, ChannelMoments()
+    error, moments, device = 0.0, ChannelMoments(), next(pdn.parameters()).device
     for images, features in pairs:
         target = features[..., BORDER:-BORDER, BORDER:-BORDER].to(device).float()
         output = pdn(normalise(images.to(device))).float()
@@ -90,16 +226,3 @@ def explained_variance(
         moments.add(target)
     _, std = moments.mean_std()
     return 1 - error / (moments.count * std.double().square().sum().item())
-
-
-def describe(backbone: Backbone, compute: Compute) -> Callable:
-    """Return a function from uint8 images (N, 3, 2S, 2S) to float32 features, on the device."""
-    compute.place(backbone)
-
-    @torch.no_grad()
-    def features(images: torch.Tensor) -> torch.Tensor:
-        inputs = normalise(images.to(compute.device, non_blocking=True))
-        with compute.autocast():
-            return backbone(inputs.contiguous(memory_format=torch.channels_last))
-
-    return features

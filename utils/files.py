@@ -2,14 +2,18 @@
 
 import json
 import os
+import shutil
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 import torch
+from filelock import FileLock, Timeout
 from safetensors import safe_open
 from safetensors.torch import save
+
+from data.samples import InputError
 
 
 @contextmanager
@@ -28,6 +32,29 @@ def written_aside(path: Path, durable: bool = True) -> Iterator[Path]:
         os.replace(aside, path)
     finally:
         aside.unlink(missing_ok=True)
+
+
+@contextmanager
+def locked_folder(folder: Path, option: str) -> Iterator[None]:
+    """Make `folder`, and keep other processes that use this function out of it.
+
+    The system frees the lock when a process dies. Raises InputError, which names the `option`, when
+    the folder cannot be written or is in use.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        lock = FileLock(folder / ".lock", timeout=0)
+    except OSError as error:
+        raise InputError(f"{option} {folder} cannot be written: {error.strerror}") from error
+    try:
+        with lock:
+            for part in folder.glob(".*.part"):  # of a process that was killed
+                shutil.rmtree(part) if part.is_dir() else part.unlink()
+            yield
+    except Timeout as error:
+        raise InputError(
+            f"{folder} is in use by another process: wait for it, or name another {option}"
+        ) from error
 
 
 def save_tensors(tensors: dict[str, torch.Tensor], path: Path, about: dict) -> None:

@@ -3,21 +3,20 @@
 import os
 import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import torch
 import yaml
-from filelock import FileLock, Timeout
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 
 from data.samples import InputError
 from models.detector import Detector, build_detector
 from models.gfencoder import Size
-from utils.files import read_about, save_tensors, written_aside
+from utils.files import locked_folder, read_about, save_tensors, written_aside
 
 
 @dataclass(frozen=True)
@@ -71,28 +70,9 @@ class Run:
         with TemporaryDirectory(prefix=".", suffix=".part", dir=self.folder) as folder:
             yield Path(folder)
 
-    @contextmanager
-    def locked(self) -> Iterator[None]:
-        """Keep other processes from training this category into this folder.
-
-        The system frees the lock when a process dies. Raises InputError when it is taken.
-        """
-        try:
-            self.folder.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise InputError(
-                f"--output_dir {self.output} cannot be written: {error.strerror}"
-            ) from error
-        try:
-            with FileLock(self.folder / ".lock", timeout=0):
-                for part in self.folder.glob(".*.part"):  # of a process that was killed
-                    shutil.rmtree(part) if part.is_dir() else part.unlink()
-                yield
-        except Timeout as error:
-            raise InputError(
-                f"{self.folder} is in use by another process: wait for it, or name another "
-                "--output_dir"
-            ) from error
+    def locked(self) -> AbstractContextManager:
+        """Keep other processes from training this category into this folder."""
+        return locked_folder(self.folder, "--output_dir")
 
     def clear(self) -> None:
         """Remove what an earlier training left in this folder."""

@@ -17,9 +17,23 @@ MAGIC = (b"PK", b"\x80")  # of PyTorch's files: a zip archive, or before 1.6 a p
 WRAPPERS = ("state_dict", "model_state_dict", "model", "teacher")
 
 
-def default_teacher(model_size: str) -> Path:
-    """Return where the teacher of `model_size` ships, or where pretrain.py puts it."""
+def shipped_teacher(model_size: str) -> Path:
+    """Return the file of the teacher of `model_size` that ships."""
     return SHIPPED / f"teacher_{model_size}.safetensors"
+
+
+def teacher_name(text: str) -> str | Path:
+    """Read --weights: the size of a teacher that ships stays a name, all else is a path."""
+    return text if text in PDNS else Path(text)
+
+
+def find_teacher(weights: str | Path) -> Path:
+    """Return the file of what `teacher_name` read. Raises InputError when there is none."""
+    path = shipped_teacher(weights) if weights in PDNS else weights
+    if not path.is_file():
+        names = " and ".join(PDNS)
+        raise InputError(f"--weights {path} is no file; the teachers that ship are called {names}")
+    return path
 
 
 def first_bytes(path: Path) -> bytes:

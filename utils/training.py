@@ -1,13 +1,11 @@
 """The training loop: EfficientAD's protocol, which GLAE shares."""
 
 import argparse
-import csv
 import hashlib
 import time
 from collections.abc import Iterator
 from functools import lru_cache
 from itertools import repeat
-from pathlib import Path
 
 import numpy as np
 import torch
@@ -15,18 +13,19 @@ from torch import nn
 from tqdm import tqdm
 
 from data.images import Size, draw_jitter
-from data.natural import NaturalImages, load_batches, penalty_view
+from data.natural import Files, NaturalImages, load_batches, penalty_view
 from data.samples import InputError
+from data.shards import Shards
 from models.detector import Detector
 from utils.devices import Compute
 from utils.files import written_aside
 from utils.interrupts import Interrupts
+from utils.losses import LossLog
 from utils.runs import Run
 from utils.steps import TERMS, Optimisation, TrainingStep, learning_rate
 
 CHECKPOINT_SECONDS = 60
 MOST_ROWS = 1000  # of losses.csv, about
-NOT_FINITE = "try --precision fp32"
 
 
 @lru_cache(maxsize=2)
@@ -41,79 +40,13 @@ def batch_indices(step: int, batch_size: int, count: int, seed: int) -> list[int
     return [int(permutation(seed, p // count, count)[p % count]) for p in positions]
 
 
-class LossLog:
-    """Means of the loss terms over a window of steps: losses.csv, TensorBoard, progress bar.
-
-    Sums stay on the device; only `write` waits for it.
-    """
-
-    def __init__(self, run: Run, start: int, device: torch.device):
-        self.path, self.start = run.losses_file, start
-        self.sums = torch.zeros(len(TERMS), device=device)
-        self.count = 0
-        kept = self._rows_before(start)
-        with written_aside(self.path) as aside, aside.open("w", newline="") as file:
-            csv.writer(file).writerows([("step", "total", *TERMS, "learning_rate"), *kept])
-        self.file = self.path.open("a", newline="")
-        self.tensorboard = open_tensorboard(run.folder, start)
-
-    def _rows_before(self, step: int) -> list[list[str]]:
-        """Return the rows that a resumed run keeps: those of the steps it will not repeat."""
-        if not step or not self.path.exists():
-            return []
-        with self.path.open(newline="") as file:
-            return [row for row in list(csv.reader(file))[1:] if int(row[0]) <= step]
-
-    def add(self, terms: torch.Tensor) -> None:
-        """Count in one step's terms, (4,), without waiting for the device."""
-        self.sums += terms
-        self.count += 1
-
-    def write(self, step: int, rate: float) -> float:
-        """Write the means since the last call; return their total.
-
-        Raises FloatingPointError when the loss is no longer finite.
-        """
-        means = (self.sums / self.count).tolist()
-        total = sum(means)
-        if not np.isfinite(total):
-            raise FloatingPointError(f"the loss is {total} near step {step}: {NOT_FINITE}")
-        csv.writer(self.file).writerow((step, total, *means, rate))
-        self.file.flush()
-        if self.tensorboard:
-            for name, value in zip(TERMS, means, strict=True):
-                self.tensorboard.add_scalar(f"loss/{name}", value, step)
-        self.sums.zero_()
-        self.count = 0
-        return total
-
-    def check(self, step: int) -> None:
-        """Raise FloatingPointError when a loss since the last row is not finite."""
-        if not self.sums.isfinite().all():
-            raise FloatingPointError(f"the loss is not finite near step {step}: {NOT_FINITE}")
-
-    def close(self) -> None:
-        self.file.close()
-        if self.tensorboard:
-            self.tensorboard.close()
-
-
-def open_tensorboard(folder: Path, start: int):
-    """Return a TensorBoard writer, or None where it is not installed."""
-    try:
-        from torch.utils.tensorboard import SummaryWriter
-    except ImportError:
-        return None
-    return SummaryWriter(folder, purge_step=start)
-
-
 def natural_batches(
-    paths: list[Path], size: Size, options: argparse.Namespace, steps: range
+    source: Files | Shards | None, size: Size, options: argparse.Namespace, steps: range
 ) -> Iterator[torch.Tensor | None]:
     """Yield the penalty's natural images for each step, uint8 (B, 3, H, W); None without any."""
-    if not paths:
+    if source is None:
         return repeat(None)
-    images = NaturalImages(paths, size, options.seed, penalty_view)
+    images = NaturalImages(source, size, options.seed, penalty_view)
     return load_batches(images, options.batch_size, steps, options.workers)
 
 
@@ -121,7 +54,7 @@ def fit(
     detector: Detector,
     images: torch.Tensor,
     features: torch.Tensor | None,
-    natural: list[Path],
+    natural: Files | Shards | None,
     run: Run,
     options: argparse.Namespace,
     compute: Compute,
@@ -137,7 +70,7 @@ def fit(
     optimisation = Optimisation(detector, steps, compute)
     start, seconds = load_checkpoint(run, detector, optimisation)
     train_step = TrainingStep(detector, optimisation, images, features, count, compute)
-    log = LossLog(run, start, compute.device)
+    log = LossLog(run.losses_file, TERMS, start, compute.device)
     saving = Saving(run, detector, optimisation, log, seconds)
     every = max(1, steps // MOST_ROWS)
     streamed = natural_batches(natural, images.shape[-2:], options, range(start, steps))

@@ -1,0 +1,173 @@
+"""Distillation by several processes under torchrun: one teacher, one log, one checkpoint."""
+
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from contextlib import suppress
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from safetensors.torch import load_file, save_file
+from torchvision.models import vgg16
+
+from tests.conftest import REPOSITORY
+from utils.processes import Processes
+
+# pretrain.py, but the teacher is written in full precision, where 1e-5 can be told
+IN_FULL = """
+import sys
+import pretrain
+from utils.files import save_tensors
+pretrain.save_teacher = lambda teacher, path, about: save_tensors(teacher.state_dict(), path, about)
+sys.exit(pretrain.run_command(pretrain.main, pretrain.get_parser))
+"""
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory) -> Path:
+    world = tmp_path_factory.mktemp("processes")
+    torch.manual_seed(0)
+    save_file(vgg16(weights=None).features.state_dict(), world / "vgg16.safetensors")
+    for index in range(12):
+        rng = np.random.default_rng(index)
+        small = Image.fromarray(rng.integers(0, 256, (9, 9, 3), "uint8"))
+        small.resize((100, 90)).save(world / f"{index}.png")
+    (world / "in_full.py").write_text(IN_FULL)
+    return world
+
+
+def start(world: Path, output: Path, processes: int, *more: str) -> subprocess.Popen:
+    """Start a distillation of 20 steps; more than one process under torchrun."""
+    torchrun = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node", str(processes)]
+    command = [sys.executable, *(torchrun if processes > 1 else []), str(world / "in_full.py")]
+    command += ["--imagenet_train_path", str(world), "--backbone", "vgg16", "--model_size", "small"]
+    command += ["--backbone_weights", str(world / "vgg16.safetensors"), "--workers", "1"]
+    command += ["--image_size", "64", "--crop_size", "48", "--batch_size", "4"]
+    command += ["--train_steps", "20", "--device", "cpu", "--precision", "fp32"]
+    variables = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(REPOSITORY)}
+    return subprocess.Popen(
+        [*command, "--output_dir", str(output), *more],
+        env=variables,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def finish(process: subprocess.Popen) -> str:
+    """Wait for the end; return what was printed, results and the rest."""
+    output, errors = process.communicate(timeout=300)
+    assert process.returncode == 0, errors
+    return output
+
+
+def assert_same_teacher(one: Path, other: Path) -> None:
+    mine, theirs = (load_file(folder / "teacher_small.safetensors") for folder in (one, other))
+    assert mine.keys() == theirs.keys()
+    for key, tensor in mine.items():
+        torch.testing.assert_close(tensor, theirs[key], atol=1e-5, rtol=0)
+
+
+@pytest.fixture(scope="module")
+def alone(world, tmp_path_factory) -> Path:
+    """What one process makes."""
+    folder = tmp_path_factory.mktemp("alone")
+    finish(start(world, folder, 1))
+    return folder
+
+
+@pytest.mark.slow
+def test_two_processes_make_the_teacher_of_one(world, alone, tmp_path):
+    printed = finish(start(world, tmp_path, 2))
+    assert_same_teacher(alone, tmp_path)
+    assert printed.count("explained variance") == 1
+    logs = [(folder / "losses.csv").read_text().split() for folder in (alone, tmp_path)]
+    assert len(logs[0]) == len(logs[1]) == 2  # the names and step 20
+    mine, theirs = (list(map(float, log[1].split(","))) for log in logs)
+    assert mine == pytest.approx(theirs, abs=1e-5)
+    untrained = tmp_path / "untrained"
+    finish(start(world, untrained, 1, "--train_steps", "0"))
+    with pytest.raises(AssertionError):  # so 1e-5 is less than what training changes
+        assert_same_teacher(alone, untrained)
+
+
+def children(parent: int) -> list[int]:
+    """Return the processes that torchrun started, by Linux's own list."""
+    found = []
+    for stat in Path("/proc").glob("[0-9]*/stat"):
+        with suppress(OSError):  # it has just ended
+            name, _, fields = stat.read_text().rpartition(")")
+            if int(fields.split()[1]) == parent:
+                found.append(int(name.split()[0]))
+    return sorted(found)
+
+
+on_linux = pytest.mark.skipif(
+    not Path("/proc/self/stat").exists(), reason="finds processes in /proc"
+)
+
+
+@pytest.mark.slow
+@on_linux
+def test_killing_one_of_two_processes_loses_at_most_an_interval(world, alone, tmp_path):
+    checkpoint, more = tmp_path / "checkpoint.pt", ("--checkpoint_every", "6")
+    process = start(world, tmp_path, 2, *more)
+    deadline = time.monotonic() + 200
+    while not checkpoint.exists():
+        assert time.monotonic() < deadline
+        assert process.poll() is None, process.stderr.read()
+        time.sleep(0.02)
+    os.kill(children(process.pid)[-1], signal.SIGKILL)
+    process.communicate(timeout=200)
+    assert process.returncode != 0
+    done = torch.load(checkpoint, weights_only=True)["step"]
+    assert done in (6, 12, 18)
+    assert not (tmp_path / "teacher_small.safetensors").exists()
+    finish(start(world, tmp_path, 2, *more, "--resume"))
+    assert_same_teacher(alone, tmp_path)
+    steps = re.findall(r"^(\d+),", (tmp_path / "losses.csv").read_text(), re.MULTILINE)
+    assert steps == ["6", "12", "18", "20"]
+
+
+@pytest.mark.slow
+@on_linux
+def test_two_processes_stop_at_the_same_step_when_interrupted(world, alone, tmp_path):
+    process = start(world, tmp_path, 2, "--checkpoint_every", "5")
+    while not (tmp_path / "checkpoint.pt").exists():
+        assert process.poll() is None, process.stderr.read()
+        time.sleep(0.02)
+    for child in children(process.pid)[:1]:
+        os.kill(child, signal.SIGINT)
+    _, errors = process.communicate(timeout=200)
+    stopped = re.findall(r"interrupted after step (\d+)", errors)
+    assert len(stopped) == 2, errors
+    assert torch.load(tmp_path / "checkpoint.pt", weights_only=True)["step"] == int(stopped[0])
+    finish(start(world, tmp_path, 1, "--checkpoint_every", "5", "--resume"))  # or any other number
+    assert_same_teacher(alone, tmp_path)
+
+
+@pytest.mark.parametrize("more", [("--batch_size", "3"), ("--cached_views", "1")])
+def test_what_processes_cannot_share_is_refused(world, tmp_path, more):
+    command = [sys.executable, str(REPOSITORY / "pretrain.py"), "--imagenet_train_path", str(world)]
+    variables = {**os.environ, "WORLD_SIZE": "2", "RANK": "0", "LOCAL_RANK": "0"}
+    done = subprocess.run(
+        [*command, "--output_dir", str(tmp_path), *more],
+        env=variables,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 2
+    assert more[0] in done.stderr
+
+
+def test_the_parts_of_a_batch_cover_it():
+    parts = [Processes(rank, 4).part(16) for rank in range(4)]
+    assert [p for part in parts for p in range(16)[part]] == list(range(16))
+    assert range(16)[Processes().part(16)] == range(16)
