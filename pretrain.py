@@ -7,18 +7,27 @@ processes share each batch.
 
 import argparse
 import sys
-from contextlib import nullcontext
+import warnings
+from collections.abc import Callable
+from contextlib import ExitStack
 from difflib import get_close_matches
+from http.client import HTTPException
 from pathlib import Path
 
 import torch
 
-from data.natural import MOST_UNREADABLE, Files, find_natural_images, hold_out
+from data.natural import (
+    MOST_UNREADABLE,
+    Files,
+    find_natural_images,
+    hold_out_natural,
+    is_readable,
+)
 from data.samples import InputError
 from data.shards import Member, Shards
 from models.backbone import LAYERS, Backbone, backbone_names, build_backbone, published_weights
 from models.pdn import PDNS, TEACHER_CHANNELS
-from utils.devices import Compute, pick_device, pick_precision
+from utils.devices import Compute, pick_device, pick_precision, set_up
 from utils.distillation import (
     Pupils,
     State,
@@ -37,9 +46,11 @@ from utils.options import (
     report_faults,
     run_command,
 )
-from utils.processes import Processes, joined, own_device, world_size
+from utils.processes import joined, own_gpu, process_count
 from utils.targets import PATCH_MARGIN, Cached, FeatureCache, Streamed, describe
 from utils.teachers import read_state_dict, save_teacher
+
+LEARNT = 0.02  # explained variance below which a teacher is of no use
 
 
 def get_parser() -> Parser:
@@ -56,7 +67,7 @@ def get_parser() -> Parser:
         type=float,
         default=MOST_UNREADABLE,
         metavar="SHARE",
-        help="of the images, which may be skipped because they cannot be read",
+        help="of the images (of 1,000 at least), may be skipped because they cannot be read",
     )
     group.add_argument(
         "--backbone",
@@ -122,18 +133,36 @@ def check(options: argparse.Namespace) -> None:
         faults.append(f"--image_size must be a multiple of 8, not {options.image_size}")
     if options.cached_views not in (0, 1, 2):
         faults.append(f"--cached_views must be 0, 1 or 2, not {options.cached_views}")
-    if not PATCH_MARGIN < options.crop_size <= options.image_size or options.crop_size % 4:
+    if options.image_size <= PATCH_MARGIN:
+        faults.append(f"--image_size must be above {PATCH_MARGIN}, not {options.image_size}")
+    crops = range(PATCH_MARGIN + 4, options.image_size + 1, 4)
+    if options.cached_views and options.crop_size not in crops:
         faults.append(f"--crop_size must be a multiple of 4 from {PATCH_MARGIN + 4} to image_size")
-    if options.batch_size % world_size():
-        faults.append(
-            f"--batch_size {options.batch_size} is no multiple of {world_size()}, the "
-            "number of processes that share it"
-        )
-    if options.cached_views and world_size() > 1:
-        faults.append("--cached_views keeps features in one process: start it without torchrun")
+    if options.resume and options.overwrite:
+        faults.append("--resume and --overwrite exclude each other")
+    faults += check_processes(options)
     options.model_size = [size for size in PDNS if size in options.model_size]
     faults += check_backbone(options) + check_output(options)
     report_faults(faults)
+
+
+def check_processes(options: argparse.Namespace) -> list[str]:
+    """Return what the processes of torchrun cannot share; give each its own GPU."""
+    count, here = process_count(), process_count("LOCAL_WORLD_SIZE")
+    if count == 1:
+        return []
+    faults = []
+    if options.batch_size % count:
+        faults.append(f"--batch_size {options.batch_size} is no multiple of {count} processes")
+    if options.cached_views:
+        faults.append("--cached_views keeps features in one process: start it without torchrun")
+    if options.device_gpu is not None or options.device not in ("auto", "cpu", "cuda"):
+        faults.append("torchrun gives each process a GPU: leave --device_gpu out, --device auto")
+    elif options.device == "cuda" or (options.device == "auto" and torch.cuda.is_available()):
+        if 0 < torch.cuda.device_count() < here:
+            faults.append(f"{torch.cuda.device_count()} GPUs here: --nproc_per_node {here} is more")
+        options.device = own_gpu()
+    return faults
 
 
 def check_backbone(options: argparse.Namespace) -> list[str]:
@@ -169,13 +198,13 @@ def check_output(options: argparse.Namespace) -> list[str]:
 def load_backbone(options: argparse.Namespace) -> Backbone:
     """Build the backbone from its file, or let torchvision download it."""
     name, file = options.backbone, options.backbone_weights
-    weights = file and read_state_dict(file)
+    weights = None if file is None else read_state_dict(file)
     try:
         return build_backbone(name, TEACHER_CHANNELS, options.backbone_layers, weights)
     except (ValueError, RuntimeError) as error:
         source = f"--backbone_weights {file}" if file else f"--backbone {name}"
         raise InputError(f"{source}: {error}") from error
-    except OSError as error:
+    except (OSError, HTTPException) as error:
         url = published_weights(name).url
         place = Path(torch.hub.get_dir()) / "checkpoints" / url.rsplit("/", 1)[1]
         raise InputError(
@@ -184,52 +213,63 @@ def load_backbone(options: argparse.Namespace) -> Backbone:
         ) from error
 
 
+def judge(
+    state: State, held_out: list[Path | Member], features: Callable, options: argparse.Namespace
+) -> None:
+    """Print how much the teachers explain of held-out images; write them with their recipe."""
+    judged = FeatureCache(held_out, features, options, views=1)
+    about = recipe(options) | {"held_out_images": len(judged)}
+    about["unreadable_images"] = state.unreadable
+    for size, pupil in state.pupils.items():
+        teacher = PDNS[size]().to(state.device)
+        teacher.load_state_dict(pupil.state_dict())
+        explained = explained_variance(teacher, judged.pairs(state.mean, state.std))
+        print(f"{size}: held-out explained variance {explained:.4f} on {len(judged)} images")
+        if explained < LEARNT and options.train_steps:
+            text = "more --train_steps or a lower --learning_rate may help"
+            warnings.warn(f"the {size} teacher has learnt nothing: {text}", stacklevel=2)
+        about |= {"model_size": size, "held_out_explained_variance": round(explained, 4)}
+        path = teacher_path(options, size)
+        save_teacher(teacher, path, about)
+        print(f"wrote {path}: use it with main.py --weights {path}")
+    if state.unreadable:
+        print(f"skipped {state.unreadable} unreadable images", file=sys.stderr)
+    checkpoint_path(options).unlink(missing_ok=True)
+
+
 def distil(
     train: Files | Shards,
     held_out: list[Path | Member],
     options: argparse.Namespace,
     compute: Compute,
-    processes: Processes,
 ) -> None:
-    """Train the teachers; the leading process judges them on held-out images and writes them."""
-    features = describe(load_backbone(options), compute)
-    source = (Cached if options.cached_views else Streamed)(train, features, options)
-    state = State(Pupils(options.model_size, source.padding, options.seed), options, compute)
-    fit(state, source, compute, processes)
-    if not processes.leads:
-        return
-    judged = FeatureCache(held_out, features, options, views=1)
-    about = recipe(options) | {f"train_{train.unit}": len(train), "held_out_images": len(judged)}
-    about["unreadable_images"] = source.unreadable.number
-    for size, pupil in state.pupils.items():
-        teacher = PDNS[size]().to(compute.device)
-        teacher.load_state_dict(pupil.state_dict())
-        explained = explained_variance(teacher, judged.pairs(state.mean, state.std))
-        print(f"{size}: held-out explained variance {explained:.4f} on {len(judged)} images")
-        about |= {"model_size": size, "held_out_explained_variance": round(explained, 4)}
-        save_teacher(teacher, teacher_path(options, size), about)
-        print(f"wrote {teacher_path(options, size)}")
-    if source.unreadable.number:
-        print(f"skipped {source.unreadable.number} unreadable images", file=sys.stderr)
-    checkpoint_path(options).unlink(missing_ok=True)
+    """Train the teachers with the other processes; the leading one judges and writes them."""
+    with joined(compute.device) as processes, ExitStack() as stack:
+        if processes.leads:
+            stack.enter_context(locked_folder(options.output_dir, "--output_dir"))
+            if options.overwrite:  # or --resume would go on with it
+                checkpoint_path(options).unlink(missing_ok=True)
+        features = describe(load_backbone(options), compute)
+        source = (Cached if options.cached_views else Streamed)(train, features, options)
+        state = State(Pupils(options.model_size, source.padding, options.seed), options, compute)
+        fit(state, source, compute, processes)
+        held = stack.pop_all()
+    with held:
+        if processes.leads:
+            judge(state, held_out, features, options)
 
 
 def main(options: argparse.Namespace) -> None:
     """Distil, judge on held-out images, write the teachers with their recipe."""
     check(options)
-    if world_size() > 1 and options.device in ("auto", "cuda"):
-        options.device = own_device()
-    device = pick_device(options)
-    if device.type == "cuda":
-        torch.cuda.set_device(device.index or 0)
-        torch.backends.cudnn.benchmark = True  # there is one shape
+    device = set_up(pick_device(options))
     options.precision = pick_precision(options, device)
     source = find_natural_images(options.imagenet_train_path)
-    train, held_out = hold_out(source, options.seed)
-    with joined(device) as processes:
-        alone = locked_folder(options.output_dir, "--output_dir")
-        with alone if processes.leads else nullcontext():
-            distil(train, held_out, options, Compute(device, options.precision), processes)
+    train, held_out = hold_out_natural(source, options.seed)
+    if not any(map(is_readable, held_out)):  # or this would end in an error after all the training
+        raise InputError(f"{held_out[0]} and all others that are held out cannot be read")
+    options.train_images = len(train)
+    distil(train, held_out, options, Compute(device, options.precision))
 
 
 if __name__ == "__main__":

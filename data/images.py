@@ -15,7 +15,7 @@ from typing import BinaryIO
 
 import numpy as np
 import torch
-from PIL import Image
+from PIL import Image, UnidentifiedImageError
 from tqdm import tqdm
 
 from data.samples import InputError
@@ -29,6 +29,15 @@ JITTER = 0.2  # most that brightness, contrast or saturation change; source: Eff
 GREY = (0.2989, 0.587, 0.114)  # of red, green and blue; source: ITU-R BT.601, as in torchvision
 
 
+UNREADABLE = (OSError, SyntaxError, ValueError, Image.DecompressionBombError)  # what PIL raises
+
+
+def unreadable(path: Path, error: Exception) -> InputError:
+    """Return the error that names an image file which cannot be read, and why."""
+    reason = "no known format" if isinstance(error, UnidentifiedImageError) else error
+    return InputError(f"cannot read the image {path}: {reason}; replace or remove it")
+
+
 def decode(path: Path, content: BinaryIO | None = None) -> Image.Image:
     """Read an image file as 8-bit RGB; `content` is what it holds if it lies in an archive.
 
@@ -39,8 +48,8 @@ def decode(path: Path, content: BinaryIO | None = None) -> Image.Image:
         with Image.open(content or path) as image:
             image.load()
             return _eight_bit(image, path).convert("RGB")
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        raise InputError(f"cannot read the image {path}: {error}; replace or remove it") from error
+    except UNREADABLE as error:
+        raise unreadable(path, error) from error
 
 
 def image_size(path: Path) -> Size:
@@ -51,8 +60,8 @@ def image_size(path: Path) -> Size:
     try:
         with Image.open(path) as image:
             return image.height, image.width
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        raise InputError(f"cannot read the image {path}: {error}; replace or remove it") from error
+    except UNREADABLE as error:
+        raise unreadable(path, error) from error
 
 
 def _eight_bit(image: Image.Image, path: Path) -> Image.Image:

@@ -16,20 +16,21 @@ from torch.utils.data import DataLoader, Dataset
 
 from data.images import Size, decode, resize
 from data.samples import InputError, is_image
-from data.shards import Member, Shards, list_members
+from data.shards import Member, Shards, list_readable_members
 
 PENALTY_GRAYSCALE = 0.3  # probabilities; source: EfficientAD, appendix A.3
 DISTILLATION_GRAYSCALE = 0.1
 STREAM = 1  # tells these random numbers from those of the product's images
 MOST_UNREADABLE = 0.05  # of the images asked for, before giving up
-FORGIVEN = 10  # unreadable images that are skipped whatever their share, and named one by one
+JUDGED = 1000  # images: the share is that of at least so many, or a bad start would end a run
+NAMED = 10  # unreadable images that are named one by one
 HELD_OUT_IMAGES = 500  # at most; a twentieth of a small folder
+HELD_OUT_SHARDS = 50  # at most, since a shard may hold one class alone
+GRACE = 20  # seconds that a worker goes on after SIGTERM
 
 
 class Files:
     """An endless stream of image files, drawn at random."""
-
-    unit = "images"
 
     def __init__(self, paths: list[Path]):
         self.paths = paths
@@ -54,13 +55,14 @@ def find_natural_images(place: Path) -> Files | Shards:
     if not place.exists():
         raise InputError(f"--imagenet_train_path {place} does not exist: name a folder of images")
     files = walk(place) if place.is_dir() else [place]
-    if images := [path for path in files if is_image(path)]:
-        return Files(images)
-    if shards := [path for path in files if path.suffix == ".tar"]:
-        return Shards(shards)
-    raise InputError(
-        f"--imagenet_train_path {place} holds no image: name a folder of images or of .tar shards"
-    )
+    images = [path for path in files if is_image(path)]
+    shards = [path for path in files if path.suffix == ".tar"]
+    if bool(images) == bool(shards):
+        what = "both images and .tar shards" if images else "no image"
+        raise InputError(
+            f"--imagenet_train_path {place} holds {what}: name a folder of images or of .tar shards"
+        )
+    return Files(images) if images else Shards(shards)
 
 
 def walk(folder: Path) -> list[Path]:
@@ -77,11 +79,13 @@ def walk(folder: Path) -> list[Path]:
     return sorted(found)
 
 
-def hold_out(source: Files | Shards, seed: int) -> tuple[Files | Shards, list[Path | Member]]:
+def hold_out_natural(
+    source: Files | Shards, seed: int
+) -> tuple[Files | Shards, list[Path | Member]]:
     """Set images aside to judge a teacher by: (the rest, held out).
 
-    A seeded twentieth of the files, or images of one shard; HELD_OUT_IMAGES at most. Raises
-    InputError when there is only one file or shard.
+    A seeded twentieth of the files, or images of a twentieth of the shards; HELD_OUT_IMAGES at
+    most. Raises InputError when there is only one file or shard.
     """
     shards = isinstance(source, Shards)
     items = source.shards if shards else source.paths
@@ -92,10 +96,12 @@ def hold_out(source: Files | Shards, seed: int) -> tuple[Files | Shards, list[Pa
             "since the teacher is judged on one that it never saw"
         )
     shuffled = random.Random(seed).sample(items, len(items))
-    if shards:
-        return Shards(shuffled[1:]), list(list_members(shuffled[0])[:HELD_OUT_IMAGES])
-    number = min(HELD_OUT_IMAGES, max(1, len(items) // 20))
-    return Files(shuffled[number:]), shuffled[:number]
+    number = min(HELD_OUT_SHARDS if shards else HELD_OUT_IMAGES, max(1, len(items) // 20))
+    if not shards:
+        return Files(shuffled[number:]), shuffled[:number]
+    share = HELD_OUT_IMAGES // number
+    held_out = [m for members in list_readable_members(shuffled[:number]) for m in members[:share]]
+    return Shards(shuffled[number:]), held_out
 
 
 def penalty_view(image: Image.Image, size: Size, rng: np.random.Generator) -> torch.Tensor:
@@ -139,18 +145,27 @@ class Unreadable:
         with self.unreadable.get_lock():
             self.unreadable.value += 1
             number = self.unreadable.value
-        if number <= FORGIVEN:  # the rest would fill the screen; their number is told in the end
-            warnings.warn(f"skipped: {error}", stacklevel=2)
-        elif number > self.allowed * self.asked.value:
+        if number > self.allowed * max(self.asked.value, JUDGED):
             raise InputError(
                 f"{number} of {self.asked.value} natural images could not be read, more than the "
                 f"allowed share of {self.allowed:g}; the last: {error}"
             )
+        if number <= NAMED:  # the rest would fill the screen; their number is told in the end
+            warnings.warn(f"skipped: {error}", stacklevel=2)
 
 
 def read(member: Path | Member) -> Image.Image:
     """Read a natural image as 8-bit RGB; raises InputError naming the file or the shard."""
     return member.decode() if isinstance(member, Member) else decode(member)
+
+
+def is_readable(member: Path | Member) -> bool:
+    """Tell whether a natural image can be read."""
+    try:
+        read(member)
+    except InputError:
+        return False
+    return True
 
 
 class NaturalImages(Dataset):
@@ -211,5 +226,11 @@ def load_batches(
 
 
 def leave_interrupts_to_parent(worker: int) -> None:
-    """Ignore Ctrl-C in a worker: the training loop still needs its batch to stop cleanly."""
+    """Go on in a worker after Ctrl-C or SIGTERM: to stop cleanly, training still needs its batch.
+
+    A launcher sends SIGTERM to all processes of a group. GRACE is for a parent that was killed, or
+    that ends this worker by SIGTERM.
+    """
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    if hasattr(signal, "alarm"):  # not on Windows
+        signal.signal(signal.SIGTERM, lambda *_: signal.alarm(GRACE))

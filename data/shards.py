@@ -6,6 +6,7 @@ slow storage because each is read from its beginning to its end, several of them
 
 import io
 import tarfile
+import warnings
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -17,6 +18,7 @@ from data.images import decode
 from data.samples import InputError, is_image
 
 LANES = 16  # shards that are read side by side: what a batch mixes
+SAMPLED = 5  # shards whose lengths are looked at in the beginning
 KEPT = 4 * LANES  # shards whose tables of contents a process remembers
 
 
@@ -56,42 +58,72 @@ def list_members(shard: Path) -> tuple[Member, ...]:
     return tuple(Member(shard, info.name, info.offset_data, info.size) for info in files)
 
 
+def list_readable_members(shards: list[Path]) -> list[tuple[Member, ...]]:
+    """Return the images of each shard that can be read, and warn of the others.
+
+    Raises InputError when none can.
+    """
+    found = []
+    for shard in shards:
+        try:
+            found.append(list_members(shard))
+        except InputError as error:
+            warnings.warn(f"skipped: {error}", stacklevel=2)
+            last = error
+    if not found:
+        raise last
+    return found
+
+
 class Shards:
     """An endless stream of the images in tar files; item i depends on (seed, i) alone.
 
-    The stream has LANES lanes, item i in lane i modulo LANES. A lane reads a shard's images in
-    their order, then goes on to another shard; all lanes together use every shard once before any
-    twice. So the storage is read in long stretches, and any item can be found without those before.
+    The stream has up to LANES lanes, item i in lane i modulo their number. A lane reads a shard's
+    images one after another, from a random one on and round to it, then goes on to another shard;
+    all lanes together use every shard once before any twice. So the storage is read in long
+    stretches, and any item can be found without those before.
     """
 
-    unit = "images_in_shards"  # about, see __len__
-
     def __init__(self, shards: list[Path]):
-        self.shards = shards
-        self.length = len(list_members(shards[0]))  # images that a lane takes from each shard
+        self.shards, self.bad = shards, set()
+        self.lanes = min(LANES, len(shards))  # or a batch would hold one shard's image twice
+        some = list_readable_members(shards[:: -(-len(shards) // SAMPLED)])
+        self.length = int(np.median([len(members) for members in some]))  # taken from each shard
 
     def __len__(self) -> int:
-        """Return about how many images there are, as if all shards were like the first."""
+        """Return about how many images there are, as if all shards had `length`."""
         return len(self.shards) * self.length
 
     def pick(self, position: int, attempt: int, seed: int, rng: np.random.Generator) -> Member:
-        """Return the stream's item; after a failed attempt any other image.
+        """Return the stream's item; after a failed attempt, or for a bad shard, any other image.
 
-        Raises InputError when its shard cannot be read.
+        Raises InputError when it meets an unreadable shard for the first time.
         """
-        if attempt:
-            members = list_members(self.shards[rng.integers(len(self.shards))])
-            return members[rng.integers(len(members))]
-        lane, place = position % LANES, position // LANES
-        turn = place // self.length * LANES + lane
+        lane, place = position % self.lanes, position // self.lanes
+        turn = place // self.length * self.lanes + lane
         epoch, rank = divmod(turn, len(self.shards))
-        order = np.random.default_rng((seed, epoch)).permutation(len(self.shards))
-        members = list_members(self.shards[order[rank]])
-        # shards longer than the first one begin elsewhere each time, so all their images come up
-        start = np.random.default_rng((seed, turn)).integers(len(members))
-        start = start if len(members) > self.length else 0
-        return members[(start + place % self.length) % len(members)]
+        shard = self.shards[
+            np.random.default_rng((seed, epoch)).permutation(len(self.shards))[rank]
+        ]
+        if not attempt and shard not in self.bad:
+            members = self._open(shard)
+            start = np.random.default_rng((seed, turn)).integers(len(members))
+            return members[(start + place % self.length) % len(members)]
+        # what is drawn does not depend on when this process met a bad shard
+        while (shard := self.shards[rng.integers(len(self.shards))]) in self.bad:
+            if len(self.bad) == len(self.shards):
+                raise InputError(f"none of {len(self.shards)} shards can be read, such as {shard}")
+        members = self._open(shard)
+        return members[rng.integers(len(members))]
+
+    def _open(self, shard: Path) -> tuple[Member, ...]:
+        """List a shard's images; remember a shard that cannot be read, so that it counts once."""
+        try:
+            return list_members(shard)
+        except InputError:
+            self.bad.add(shard)
+            raise
 
     def members(self) -> list[Member]:
-        """Return every image of every shard."""
-        return [member for shard in self.shards for member in list_members(shard)]
+        """Return every image of every shard that can be read."""
+        return [member for members in list_readable_members(self.shards) for member in members]

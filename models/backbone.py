@@ -14,6 +14,7 @@ from torchvision.models.feature_extraction import create_feature_extractor, get_
 LAYERS = {
     "wide_resnet101_2": ("layer2", "layer3"),
     "vgg16": ("features.15", "features.22"),  # relu3_3, relu4_3
+    "alexnet": ("features.4", "features.7"),  # relu2, relu3
 }
 STRIDE = 8  # backbone pixels for one output; the backbone sees twice the PDN's resolution
 PROBES = ((96, 128), (96, 192))  # height, width, in pixels: the two differ in width alone

@@ -5,7 +5,7 @@ import torch
 from torch.nn import functional as F
 from torchvision.models import get_model, resnet18, vgg16
 
-from models.backbone import build_backbone, published_weights
+from models.backbone import LAYERS, build_backbone, published_weights
 from models.pdn import TEACHER_CHANNELS
 
 MEAN = torch.tensor([0.485, 0.456, 0.406]).view(3, 1, 1)  # of torchvision's ImageNet weights
@@ -52,6 +52,9 @@ CASES = {
     "resnet18": ("layer2", "layer3"),
     "efficientnet_b0": ("features.3", "features.5"),
     "mobilenet_v3_small": ("features.3",),
+    "convnext_tiny": ("features.3", "features.5"),
+    "regnet_y_400mf": ("trunk_output.block2", "trunk_output.block3"),
+    "densenet121": ("features.denseblock2", "features.denseblock3"),
     "swin_t": ("features.1", "features.3", "features.5"),  # channels last
 }
 
@@ -76,6 +79,14 @@ def test_any_network_of_torchvision_may_be_learnt_from(name, layers):
     if first.shape[1] % share == 0 and first.shape[-1] == 6:  # neither stretched nor resized
         found = features[:, :share].mean((0, 2, 3))
         torch.testing.assert_close(found, mean.view(share, -1).mean(1), atol=1e-5, rtol=1e-3)
+
+
+@pytest.mark.parametrize("name", LAYERS)
+def test_the_default_layers_are_there(name):
+    network = get_model(name, weights=None)
+    backbone = build_backbone(name, TEACHER_CHANNELS, None, network.state_dict())
+    assert list(backbone.orders) == list(LAYERS[name])
+    assert backbone(IMAGE).shape == (1, TEACHER_CHANNELS, 8, 6)
 
 
 def test_a_network_is_normalised_as_its_weights_ask():

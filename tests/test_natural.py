@@ -14,7 +14,7 @@ from data.natural import (
     NaturalImages,
     distillation_view,
     find_natural_images,
-    hold_out,
+    hold_out_natural,
     load_batches,
     penalty_view,
 )
@@ -174,7 +174,7 @@ def test_a_skipped_file_leaves_the_stream_repeatable(folder):
 def test_nothing_but_corrupt_files_is_an_input_error(folder):
     for path in find_natural_images(folder).members():
         path.write_text("not a picture")
-    with pytest.raises(InputError, match=r"11 of 11 .* could not be read.*\.png"):
+    with pytest.raises(InputError, match=r"51 of 51 .* could not be read.*\.png"):
         stream(folder)[0]
 
 
@@ -188,9 +188,9 @@ def broken_stream(folder: Path, allowed: float) -> NaturalImages:
 @pytest.mark.parametrize("workers", [0, 2])
 def test_more_unreadable_images_than_allowed_end_the_stream(folder, workers):
     images = broken_stream(folder, 0.05)
-    with pytest.raises(InputError, match=r"11 of \d+ natural images .* share of 0\.05; .*broken"):
-        list(load_batches(images, 4, range(100), workers))
-    assert images.unreadable.number >= 11
+    with pytest.raises(InputError, match=r"51 of \d+ natural images .* share of 0\.05; .*broken"):
+        list(load_batches(images, 4, range(200), workers))
+    assert images.unreadable.number >= 51
 
 
 @pytest.mark.filterwarnings("ignore:skipped")
@@ -205,6 +205,12 @@ def test_the_allowed_share_is_skipped_and_counted(folder, workers):
     assert len(list(load_batches(images, 4, range(100), workers))) == 100
     assert images.unreadable.number == len(draws) > 30
     assert images.unreadable.asked.value == 400 + len(draws)
+
+
+def test_not_even_one_may_be_forbidden(folder):
+    images = broken_stream(folder, 0)
+    with pytest.raises(InputError, match="1 of"):
+        [images[i] for i in range(100)]
 
 
 def test_only_the_first_unreadable_images_are_named(folder):
@@ -230,16 +236,16 @@ def test_the_parts_of_a_batch_are_the_batch(folder):
 
 
 def test_held_out_images_are_not_trained_on(folder):
-    rest, held_out = hold_out(find_natural_images(folder), seed=1)
+    rest, held_out = hold_out_natural(find_natural_images(folder), seed=1)
     assert len(held_out) == 1
     assert sorted([*rest.members(), *held_out]) == find_natural_images(folder).members()
-    assert held_out == hold_out(find_natural_images(folder), seed=1)[1]
-    assert held_out != hold_out(find_natural_images(folder), seed=0)[1]
+    assert held_out == hold_out_natural(find_natural_images(folder), seed=1)[1]
+    assert held_out != hold_out_natural(find_natural_images(folder), seed=0)[1]
 
 
 def test_one_image_cannot_be_split(folder):
     with pytest.raises(InputError, match="only image"):
-        hold_out(Files(find_natural_images(folder).members()[:1]), seed=0)
+        hold_out_natural(Files(find_natural_images(folder).members()[:1]), seed=0)
 
 
 @pytest.mark.parametrize("workers", [0, 1])

@@ -2,10 +2,12 @@
 
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
 
@@ -17,6 +19,7 @@ from safetensors.torch import load_file, save_file
 from torchvision.models import vgg16
 
 from tests.conftest import REPOSITORY
+from utils.files import read_about
 from utils.processes import Processes
 
 # pretrain.py, but the teacher is written in full precision, where 1e-5 can be told
@@ -24,9 +27,15 @@ IN_FULL = """
 import sys
 import pretrain
 from utils.files import save_tensors
-pretrain.save_teacher = lambda teacher, path, about: save_tensors(teacher.state_dict(), path, about)
-sys.exit(pretrain.run_command(pretrain.main, pretrain.get_parser))
+
+def save_teacher(teacher, path, about):
+    save_tensors(teacher.state_dict(), path, about)
+
+if __name__ == "__main__":
+    pretrain.save_teacher = save_teacher
+    sys.exit(pretrain.run_command(pretrain.main, pretrain.get_parser))
 """
+LIMIT = 200  # seconds: less than what gloo waits for a process that never comes
 
 
 @pytest.fixture(scope="module")
@@ -42,7 +51,7 @@ def world(tmp_path_factory) -> Path:
     return world
 
 
-def start(world: Path, output: Path, processes: int, *more: str) -> subprocess.Popen:
+def begin(world: Path, output: Path, processes: int, *more: str) -> subprocess.Popen:
     """Start a distillation of 20 steps; more than one process under torchrun."""
     torchrun = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node", str(processes)]
     command = [sys.executable, *(torchrun if processes > 1 else []), str(world / "in_full.py")]
@@ -60,9 +69,23 @@ def start(world: Path, output: Path, processes: int, *more: str) -> subprocess.P
     )
 
 
+@pytest.fixture
+def start(world) -> Iterator[Callable]:
+    """Start distillations that end with the test."""
+    begun = []
+
+    def start(*arguments) -> subprocess.Popen:
+        begun.append(begin(world, *arguments))
+        return begun[-1]
+
+    yield start
+    for process in begun:
+        process.kill()
+
+
 def finish(process: subprocess.Popen) -> str:
     """Wait for the end; return what was printed, results and the rest."""
-    output, errors = process.communicate(timeout=300)
+    output, errors = process.communicate(timeout=LIMIT)
     assert process.returncode == 0, errors
     return output
 
@@ -78,13 +101,13 @@ def assert_same_teacher(one: Path, other: Path) -> None:
 def alone(world, tmp_path_factory) -> Path:
     """What one process makes."""
     folder = tmp_path_factory.mktemp("alone")
-    finish(start(world, folder, 1))
+    finish(begin(world, folder, 1))
     return folder
 
 
 @pytest.mark.slow
-def test_two_processes_make_the_teacher_of_one(world, alone, tmp_path):
-    printed = finish(start(world, tmp_path, 2))
+def test_two_processes_make_the_teacher_of_one(start, alone, tmp_path):
+    printed = finish(start(tmp_path, 2))
     assert_same_teacher(alone, tmp_path)
     assert printed.count("explained variance") == 1
     logs = [(folder / "losses.csv").read_text().split() for folder in (alone, tmp_path)]
@@ -92,9 +115,23 @@ def test_two_processes_make_the_teacher_of_one(world, alone, tmp_path):
     mine, theirs = (list(map(float, log[1].split(","))) for log in logs)
     assert mine == pytest.approx(theirs, abs=1e-5)
     untrained = tmp_path / "untrained"
-    finish(start(world, untrained, 1, "--train_steps", "0"))
+    finish(start(untrained, 1, "--train_steps", "0"))
     with pytest.raises(AssertionError):  # so 1e-5 is less than what training changes
         assert_same_teacher(alone, untrained)
+
+
+@pytest.mark.slow
+def test_two_processes_count_the_unreadable_images_of_both(start, world, tmp_path):
+    images = shutil.copytree(world, tmp_path / "images")
+    for index in range(1, 12, 2):  # the one that is held out is not among them
+        (images / f"{index}.png").write_bytes(b"cut")
+    counts = []
+    for number in (1, 2):
+        own = ("--imagenet_train_path", str(images), "--train_steps", "4")
+        finish(start(tmp_path / str(number), number, *own))
+        about = read_about(tmp_path / str(number) / "teacher_small.safetensors")
+        counts.append(about["unreadable_images"])
+    assert counts[0] == counts[1] > 4
 
 
 def children(parent: int) -> list[int]:
@@ -113,49 +150,71 @@ on_linux = pytest.mark.skipif(
 )
 
 
-@pytest.mark.slow
-@on_linux
-def test_killing_one_of_two_processes_loses_at_most_an_interval(world, alone, tmp_path):
-    checkpoint, more = tmp_path / "checkpoint.pt", ("--checkpoint_every", "6")
-    process = start(world, tmp_path, 2, *more)
-    deadline = time.monotonic() + 200
-    while not checkpoint.exists():
+def wait_for(path: Path, process: subprocess.Popen) -> None:
+    """Return when the file is there."""
+    deadline = time.monotonic() + LIMIT
+    while not path.exists():
         assert time.monotonic() < deadline
         assert process.poll() is None, process.stderr.read()
         time.sleep(0.02)
+
+
+@pytest.mark.slow
+@on_linux
+def test_killing_one_of_two_processes_loses_at_most_an_interval(start, alone, tmp_path):
+    checkpoint, more = tmp_path / "checkpoint.pt", ("--checkpoint_every", "6")
+    process = start(tmp_path, 2, *more)
+    wait_for(checkpoint, process)
     os.kill(children(process.pid)[-1], signal.SIGKILL)
-    process.communicate(timeout=200)
+    process.communicate(timeout=LIMIT)
     assert process.returncode != 0
     done = torch.load(checkpoint, weights_only=True)["step"]
     assert done in (6, 12, 18)
     assert not (tmp_path / "teacher_small.safetensors").exists()
-    finish(start(world, tmp_path, 2, *more, "--resume"))
+    finish(start(tmp_path, 2, *more, "--resume"))
     assert_same_teacher(alone, tmp_path)
     steps = re.findall(r"^(\d+),", (tmp_path / "losses.csv").read_text(), re.MULTILINE)
     assert steps == ["6", "12", "18", "20"]
 
 
+def send_to_one(process: subprocess.Popen) -> None:
+    os.kill(children(process.pid)[0], signal.SIGINT)
+
+
+def send_to_torchrun(process: subprocess.Popen) -> None:
+    """As a cluster does; torchrun passes it on to all processes, those that decode among them."""
+    process.terminate()
+
+
 @pytest.mark.slow
 @on_linux
-def test_two_processes_stop_at_the_same_step_when_interrupted(world, alone, tmp_path):
-    process = start(world, tmp_path, 2, "--checkpoint_every", "5")
-    while not (tmp_path / "checkpoint.pt").exists():
-        assert process.poll() is None, process.stderr.read()
-        time.sleep(0.02)
-    for child in children(process.pid)[:1]:
-        os.kill(child, signal.SIGINT)
-    _, errors = process.communicate(timeout=200)
+@pytest.mark.parametrize("send", [send_to_one, send_to_torchrun])
+def test_two_processes_stop_at_the_same_step(start, alone, tmp_path, send):
+    process = start(tmp_path, 2, "--checkpoint_every", "5")
+    wait_for(tmp_path / "checkpoint.pt", process)
+    send(process)
+    _, errors = process.communicate(timeout=LIMIT)
     stopped = re.findall(r"interrupted after step (\d+)", errors)
     assert len(stopped) == 2, errors
+    assert stopped[0] == stopped[1]
     assert torch.load(tmp_path / "checkpoint.pt", weights_only=True)["step"] == int(stopped[0])
-    finish(start(world, tmp_path, 1, "--checkpoint_every", "5", "--resume"))  # or any other number
+    finish(start(tmp_path, 1, "--checkpoint_every", "5", "--resume"))  # or any other number
     assert_same_teacher(alone, tmp_path)
+
+
+@pytest.mark.slow
+def test_a_leader_that_fails_ends_the_others_with_its_message(start, tmp_path):
+    (tmp_path / "checkpoint.pt").write_bytes(b"PK cut")
+    process = start(tmp_path, 2, "--resume")
+    _, errors = process.communicate(timeout=LIMIT)
+    assert process.returncode != 0
+    assert errors.count("checkpoint.pt is damaged") == 1
 
 
 @pytest.mark.parametrize("more", [("--batch_size", "3"), ("--cached_views", "1")])
 def test_what_processes_cannot_share_is_refused(world, tmp_path, more):
     command = [sys.executable, str(REPOSITORY / "pretrain.py"), "--imagenet_train_path", str(world)]
-    variables = {**os.environ, "WORLD_SIZE": "2", "RANK": "0", "LOCAL_RANK": "0"}
+    variables = {**os.environ, "TORCHELASTIC_RUN_ID": "1", "WORLD_SIZE": "2"}
     done = subprocess.run(
         [*command, "--output_dir", str(tmp_path), *more],
         env=variables,

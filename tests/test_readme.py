@@ -12,9 +12,10 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
-from torchvision.models import Wide_ResNet101_2_Weights, vgg16, wide_resnet101_2
+from torchvision.models import get_model, vgg16
 
 import main
+from models.backbone import published_weights
 from models.pdn import pdn_medium, pdn_small
 from tests.conftest import (
     REPOSITORY,
@@ -66,7 +67,10 @@ def home(tmp_path_factory) -> Path:
     python = home / "bin" / "python3"  # the README's python3 is the one that runs the tests
     python.parent.mkdir()
     python.write_text(f'#!/bin/sh\nexec {shlex.quote(sys.executable)} "$@"\n')
-    python.chmod(0o755)
+    torchrun = home / "bin" / "torchrun"
+    torchrun.write_text('#!/bin/sh\nexec python3 -m torch.distributed.run "$@"\n')
+    for shim in (python, torchrun):
+        shim.chmod(0o755)
     return home
 
 
@@ -122,17 +126,18 @@ def test_the_table_of_speeds_shows_what_was_measured(file):
     assert f"| {ours:.0f} | {theirs:.0f} | {ratio} | {result['share_of_matmul']:.0%}"[:-1] in README
 
 
-def provide_download(home: Path) -> None:
+def provide_downloads(home: Path) -> None:
     """Put random weights where torchvision keeps its downloads, which a test must not make."""
-    url = Wide_ResNet101_2_Weights.IMAGENET1K_V1.url
-    cached = home / "torch" / "hub" / "checkpoints" / url.rsplit("/", 1)[1]
-    cached.parent.mkdir(parents=True)
-    torch.save(wide_resnet101_2(weights=None).state_dict(), cached)
+    for name in ("wide_resnet101_2", "efficientnet_v2_s"):
+        url = published_weights(name).url
+        cached = home / "torch" / "hub" / "checkpoints" / url.rsplit("/", 1)[1]
+        cached.parent.mkdir(parents=True, exist_ok=True)
+        torch.save(get_model(name, weights=None).state_dict(), cached)
 
 
 @pytest.mark.slow
 def test_every_command_shown_works_in_the_readmes_order(home):
-    provide_download(home)
+    provide_downloads(home)
     count = 0
     for command in filter(script_of, COMMANDS):
         script = script_of(command)
@@ -150,5 +155,5 @@ def test_every_command_shown_works_in_the_readmes_order(home):
     assert count == sum(len(shown(script)) for script in SMALLER) >= 15
     assert (home / "output" / "results.csv").is_file()
     assert (home / "output" / "demo.png").is_file()
-    teacher = load_file(home / "teacher.safetensors")
+    teacher = load_file(home / "output_small" / "teacher_small.safetensors")
     assert teacher["0.weight"].dtype == torch.float16

@@ -10,7 +10,7 @@ import torch
 from PIL import Image
 
 from data.images import decode
-from data.natural import NaturalImages, find_natural_images, hold_out, load_batches
+from data.natural import NaturalImages, find_natural_images, hold_out_natural, load_batches
 from data.samples import InputError
 from data.shards import LANES, Member, Shards, list_members
 
@@ -88,12 +88,12 @@ def test_every_image_comes_once_before_any_comes_twice(tmp_path):
     assert colours[:epoch] != colours[epoch:]
 
 
-def test_a_lane_reads_a_shard_from_its_beginning_to_its_end(tmp_path):
+def test_a_lane_reads_a_shard_in_one_stretch(tmp_path):
     colours = drawn(Shards(make_shards(tmp_path, [6] * LANES * 2)), 6 * LANES)
     for lane in range(LANES):
         first, *others = colours[lane::LANES]
-        assert first % 6 == 0
-        assert others == list(range(first + 1, first + 6))
+        shard, place = divmod(first, 6)
+        assert others == [6 * shard + (place + i) % 6 for i in range(1, 6)]
     assert len({colour // 6 for colour in colours}) == LANES
 
 
@@ -101,6 +101,13 @@ def test_a_lane_reads_a_shard_from_its_beginning_to_its_end(tmp_path):
 def test_shards_of_any_length_are_used_to_the_last_image(tmp_path, lengths):
     colours = drawn(Shards(make_shards(tmp_path, lengths)), 3000)
     assert set(colours) == set(range(sum(lengths)))
+
+
+@pytest.mark.parametrize("count", [1, 3, 15, 16, 17])
+def test_a_batch_is_of_different_images(tmp_path, count):
+    colours = drawn(Shards(make_shards(tmp_path, [40] * count)), 16 * 200)
+    different = [len(set(colours[i : i + 16])) for i in range(0, len(colours), 16)]
+    assert np.mean(different) > 15.5
 
 
 def test_another_seed_gives_another_order(tmp_path):
@@ -135,17 +142,38 @@ def test_one_shard_may_be_named_itself(tmp_path):
     assert find_natural_images(path).shards == [path]
 
 
-def test_a_whole_shard_is_held_out(tmp_path):
-    rest, held_out = hold_out(Shards(make_shards(tmp_path, [3] * 4)), seed=0)
-    assert len(rest.shards) == 3
-    assert len({member.shard for member in held_out}) == 1
-    assert {member.shard for member in held_out}.isdisjoint(rest.shards)
-    assert len(held_out) == 3
+@pytest.mark.parametrize(("count", "number"), [(4, 1), (60, 3)])
+def test_images_of_a_twentieth_of_the_shards_are_held_out(tmp_path, count, number):
+    rest, held_out = hold_out_natural(Shards(make_shards(tmp_path, [3] * count)), seed=0)
+    held = {member.shard for member in held_out}
+    assert len(held) == number
+    assert len(rest.shards) == count - number
+    assert held.isdisjoint(rest.shards)
+    assert len(held_out) == 3 * number
+
+
+@pytest.mark.filterwarnings("ignore:skipped")
+def test_bad_shards_may_be_anywhere(tmp_path):
+    paths = make_shards(tmp_path, [3] * 40)
+    for path in (paths[0], paths[7], paths[39]):
+        cut(path)
+    for seed in range(40):
+        rest, held_out = hold_out_natural(find_natural_images(tmp_path), seed)
+        assert rest.length == 3
+        assert 3 <= len(held_out) <= 6
+        assert len(rest.members()) + len(held_out) == 37 * 3
+
+
+def test_images_beside_shards_are_refused(tmp_path):
+    make_shards(tmp_path, [3] * 2)
+    (tmp_path / "logo.png").write_bytes(png(1))
+    with pytest.raises(InputError, match=r"both images and \.tar shards"):
+        find_natural_images(tmp_path)
 
 
 def test_one_shard_cannot_be_split(tmp_path):
     with pytest.raises(InputError, match="only shard"):
-        hold_out(Shards(make_shards(tmp_path, [3])), seed=0)
+        hold_out_natural(Shards(make_shards(tmp_path, [3])), seed=0)
 
 
 def cut(path: Path) -> None:
@@ -176,15 +204,26 @@ def test_a_bad_shard_is_named(tmp_path, spoil):
 
 
 @pytest.mark.filterwarnings("ignore:skipped")
-def test_a_bad_shard_is_skipped_up_to_the_allowed_share(tmp_path):
+def test_a_bad_shard_is_replaced_by_others_and_counted_once(tmp_path):
     paths = make_shards(tmp_path, [3] * 8)
     cut(paths[3])
-    images = NaturalImages(Shards(paths), SIZE, 0, look, allowed=0.3)
-    colours = {int(images[i]) for i in range(300)}
-    assert colours == set(range(24)) - {9, 10, 11}
-    strict = NaturalImages(Shards(paths), SIZE, 0, look, allowed=0.02)
-    with pytest.raises(InputError, match=r"allowed share of 0\.02; .*train-0003"):
-        [strict[i] for i in range(300)]
+    images = NaturalImages(Shards(paths), SIZE, 0, look, allowed=0.01)
+    colours = [int(images[i]) for i in range(300)]
+    assert set(colours) == set(range(24)) - {9, 10, 11}
+    assert images.unreadable.number == 1
+    again = NaturalImages(Shards(paths), SIZE, 0, look)  # which meets it at another item
+    assert [int(again[i]) for i in reversed(range(300))] == colours[::-1]
+
+
+@pytest.mark.filterwarnings("ignore:skipped")
+def test_shards_that_all_went_bad_end_the_stream(tmp_path):
+    paths = make_shards(tmp_path, [3] * 4)
+    images = NaturalImages(Shards(paths), SIZE, 0, look)
+    list_members.cache_clear()
+    for path in paths:
+        cut(path)
+    with pytest.raises(InputError, match="none of 4 shards"):
+        images[0]
 
 
 def test_a_bad_image_in_a_shard_is_named_with_its_shard(tmp_path):
@@ -193,6 +232,9 @@ def test_a_bad_image_in_a_shard_is_named_with_its_shard(tmp_path):
     (member,) = list_members(tmp_path / "a.tar")
     with pytest.raises(InputError, match=r"a\.tar/broken\.jpg"):
         member.decode()
+    with pytest.raises(InputError, match="broken") as caught:
+        member.decode()
+    assert "BytesIO" not in str(caught.value)
     gone = Member(tmp_path / "gone.tar", "a.png", 0, 10)
     with pytest.raises(InputError, match=r"gone\.tar"):
         gone.decode()

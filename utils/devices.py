@@ -49,12 +49,17 @@ class Compute:
         return tensor.pin_memory() if wanted else tensor
 
 
-def pick_compute(options: argparse.Namespace) -> Compute:
-    """Return how to compute by the machine options; raises InputError for what is not here."""
-    device = pick_device(options)
+def set_up(device: torch.device) -> torch.device:
+    """Make `device` this process's own; return it."""
     if device.type == "cuda":
         torch.cuda.set_device(device.index or 0)  # graphs and page-locked memory belong to one
         torch.backends.cudnn.benchmark = True  # there are few shapes
+    return device
+
+
+def pick_compute(options: argparse.Namespace) -> Compute:
+    """Return how to compute by the machine options; raises InputError for what is not here."""
+    device = set_up(pick_device(options))
     batch_size = getattr(options, "scoring_batch_size", None)
     batch_size = batch_size or (1 if device.type == "cpu" else 16)
     return Compute(

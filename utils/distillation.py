@@ -22,9 +22,11 @@ from utils.options import report_faults
 from utils.processes import Processes
 from utils.targets import BORDER, Cached, Streamed
 
-REPORT_STEPS = 20  # reading a loss waits for the device; processes agree on an interrupt
+REPORT_STEPS = 20  # reading a loss waits for the device, and so does agreeing on an interrupt
 WARM_UP = 0.02  # part of the steps, for the cosine schedule
 WEIGHT_DECAY = 1e-5
+MODULES = ("pupils", "adam", "scaler")  # of a State, as it is saved
+NUMBERS = ("step", "mean", "std", "unreadable")
 RECIPE = (
     "backbone",
     "backbone_layers",
@@ -38,11 +40,12 @@ RECIPE = (
     "crop_size",
     "seed",
     "precision",
+    "train_images",
 )
 
 
 def recipe(options: argparse.Namespace) -> dict:
-    """Return what of the options made the teachers, as opposed to places on somebody's disk."""
+    """Return what made the teachers, as opposed to places on somebody's disk."""
     return {name: getattr(options, name) for name in RECIPE}
 
 
@@ -54,7 +57,8 @@ def checkpoint_path(options: argparse.Namespace) -> Path:
 class Pupils(nn.ModuleDict):
     """The PDNs that learn from one backbone side by side, by size.
 
-    Each is as it would be alone: the losses are independent, and so are the initial weights.
+    Each is as it would be alone: the losses are independent, and so are the initial weights. (But
+    in fp16 a step is left out for all when one overflows.)
     """
 
     def __init__(self, sizes: list[str], padding: bool, seed: int):
@@ -81,7 +85,10 @@ def learning_rate(step: int, options: argparse.Namespace) -> float:
 
 
 class State:
-    """What a checkpoint holds: networks, optimiser, the features' mean and std, steps done."""
+    """What a checkpoint holds: networks, optimiser, the features' mean and std, steps done.
+
+    `unreadable` counts the images that were skipped, in all processes.
+    """
 
     def __init__(self, pupils: Pupils, options: argparse.Namespace, compute: Compute):
         self.pupils, self.options, self.device = compute.place(pupils), options, compute.device
@@ -89,7 +96,7 @@ class State:
         half = compute.dtype == torch.float16
         self.scaler = torch.amp.GradScaler(compute.device.type, enabled=half)
         self.mean = self.std = torch.empty(0)
-        self.step = 0
+        self.step = self.unreadable = 0
 
     def learning_rate(self) -> float:
         """Return the learning rate of the next step."""
@@ -107,25 +114,39 @@ class State:
 
     def save(self) -> None:
         """Write the checkpoint."""
-        modules = {name: getattr(self, name).state_dict() for name in ("pupils", "adam", "scaler")}
-        state = {"step": self.step, "mean": self.mean, "std": self.std, **modules}
+        state = {name: getattr(self, name).state_dict() for name in MODULES}
+        state |= {name: getattr(self, name) for name in NUMBERS}
         with written_aside(checkpoint_path(self.options)) as aside:
             torch.save(state | {"recipe": recipe(self.options)}, aside)
 
-    def load(self) -> None:
-        """Go on from the checkpoint. Raises InputError if it is damaged or of another recipe."""
+    def load(self, processes: Processes) -> bool:
+        """Go on from the checkpoint, if there is one; tell whether there was.
+
+        The leading process reads it for all, so only that one needs the folder.
+        """
+        state = processes.from_leader(self._read() if processes.leads else None)
+        if state is None:
+            return False
+        for name in MODULES:
+            getattr(self, name).load_state_dict(state[name])
+        for name in NUMBERS:
+            setattr(self, name, state[name])
+        self.mean, self.std = self.mean.to(self.device), self.std.to(self.device)
+        return True
+
+    def _read(self) -> dict | None:
+        """Read the checkpoint. Raises InputError if it is damaged or of another recipe."""
         path, now = checkpoint_path(self.options), recipe(self.options)
+        if not path.exists():
+            return None
         try:
-            state = torch.load(path, map_location=self.device, weights_only=True)
-            former = state["recipe"]
-            changed = [key for key in now if now[key] != former.get(key)]
-            if not changed:
-                for name in ("pupils", "adam", "scaler"):
-                    getattr(self, name).load_state_dict(state[name])
-                self.step, self.mean, self.std = state["step"], state["mean"], state["std"]
+            state = torch.load(path, map_location="cpu", weights_only=True)
+            former, _ = state["recipe"], [state[name] for name in (*MODULES, *NUMBERS)]
         except Exception as error:  # a cut file fails in any way
             raise InputError(f"{path} is damaged: begin anew with --overwrite ({error})") from error
+        changed = [key for key in now if now[key] != former.get(key)]
         report_faults([f"--resume: {k} was {former.get(k)}, not {now[k]}" for k in changed])
+        return state
 
 
 class Record:
@@ -137,6 +158,7 @@ class Record:
 
     def __init__(self, state: State, source: Cached | Streamed, processes: Processes):
         self.state, self.source, self.processes = state, source, processes
+        self.before = state.unreadable
         steps, sizes = state.options.train_steps, list(state.pupils)
         hidden = not processes.leads
         self.bar = tqdm(
@@ -154,25 +176,24 @@ class Record:
         self.count += 1
         self.bar.update()
 
-    def report(self, interrupted: bool) -> bool:
-        """Write the mean losses since the last call; tell whether any process was interrupted.
+    def report(self) -> None:
+        """Write the mean losses since the last call.
 
         Raises FloatingPointError when a loss is not finite.
         """
-        number = self.processes.count
-        shared = torch.cat([self.sums / self.count / number, self.sums.new_tensor([interrupted])])
-        *means, interrupts = self.processes.sum(shared).tolist()
+        skipped = self.sums.new_tensor([self.source.unreadable.number])
+        shared = torch.cat([self.sums / self.count / self.processes.count, skipped])
+        *means, skipped = self.processes.sum(shared).tolist()
+        self.state.unreadable = self.before + int(skipped)
+        self.sums.zero_()
+        self.count = 0
         if self.log:
-            self.log.add(torch.tensor(means, device=self.state.device))
-            self.log.write(self.state.step, self.state.learning_rate())
+            self.log.write_means(self.state.step, self.state.learning_rate(), means)
             figures = self.bar.format_dict
             images = (figures["rate"] or 0) * self.state.options.batch_size
             waited = self.source.waited / max(figures["elapsed"], 1e-9)
             losses = " ".join(f"{mean:.4f}" for mean in means)
             self.bar.set_postfix_str(f"loss {losses}, {images:.0f} img/s, waiting {waited:.0%}")
-        self.sums.zero_()
-        self.count = 0
-        return interrupts > 0
 
     def close(self) -> None:
         self.bar.close()
@@ -186,9 +207,7 @@ def fit(state: State, source: Cached | Streamed, compute: Compute, processes: Pr
     Checkpoints at intervals, and when interrupted, which raises KeyboardInterrupt.
     """
     options, device = state.options, compute.device
-    if options.resume and checkpoint_path(options).exists():
-        state.load()
-    else:
+    if not (options.resume and state.load(processes)):
         moments = source.moments(processes)
         state.mean, state.std = (t.to(device) for t in moments.mean_std())
     network = processes.wrap(state.pupils)
@@ -201,14 +220,19 @@ def fit(state: State, source: Cached | Streamed, compute: Compute, processes: Pr
                 losses = network(inputs, target)
             state.descend(losses)
             record.add(losses.detach())
-            due = state.step % options.checkpoint_every == 0
             last = state.step == options.train_steps
-            stop = interrupts.requested and processes.count == 1
-            if due or last or stop or state.step % REPORT_STEPS == 0:
-                stop = record.report(interrupts.requested)
+            due = last or state.step % options.checkpoint_every == 0
+            stop = interrupts.requested
+            if processes.count > 1:  # all or none; asking a GPU at every step would slow it down
+                asked = device.type == "cpu" or state.step % REPORT_STEPS == 0
+                flag = torch.tensor(float(stop), device=device)
+                stop = asked and processes.sum(flag).item() > 0
+            if due or stop or state.step % REPORT_STEPS == 0:
+                record.report()
             if processes.leads and (due or stop):
                 state.save()
             if stop:
+                processes.wait()  # or the launcher would end the leader while it saves
                 raise KeyboardInterrupt(f" after step {state.step}; --resume goes on from there")
 
 

@@ -45,7 +45,13 @@ class LossLog:
 
         Raises FloatingPointError when the loss is no longer finite.
         """
-        means = (self.sums / self.count).tolist()
+        total = self.write_means(step, rate, (self.sums / self.count).tolist())
+        self.sums.zero_()
+        self.count = 0
+        return total
+
+    def write_means(self, step: int, rate: float, means: list[float]) -> float:
+        """Write means that were taken elsewhere, as `write` does."""
         total = sum(means)
         if not np.isfinite(total):
             raise FloatingPointError(f"the loss is {total} near step {step}: {NOT_FINITE}")
@@ -54,8 +60,6 @@ class LossLog:
         if self.tensorboard:
             for name, value in zip(self.terms, means, strict=True):
                 self.tensorboard.add_scalar(f"loss/{name}", value, step)
-        self.sums.zero_()
-        self.count = 0
         return total
 
     def check(self, step: int) -> None:

@@ -4,6 +4,7 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import distributed, nn
@@ -19,7 +20,7 @@ class Processes:
 
     @property
     def leads(self) -> bool:
-        """Tell whether this one prints, logs and writes for all."""
+        """Tell whether this one prints, logs, reads and writes for all."""
         return self.rank == 0
 
     def part(self, batch_size: int) -> slice:
@@ -28,36 +29,50 @@ class Processes:
         return slice(self.rank * share, (self.rank + 1) * share)
 
     def sum(self, tensor: torch.Tensor) -> torch.Tensor:
-        """Return the sum of all the processes' tensors, in every process."""
+        """Turn each process's tensor into the sum of all, in place; return it."""
         if self.count > 1:
             distributed.all_reduce(tensor)
         return tensor
+
+    def from_leader(self, value: Any) -> Any:
+        """Return the leading process's value, of plain objects and tensors on the CPU."""
+        box = [value]
+        if self.count > 1:
+            distributed.broadcast_object_list(box, src=0)
+        return box[0]
+
+    def wait(self) -> None:
+        """Return when all processes have called this."""
+        if self.count > 1:
+            distributed.barrier()
 
     def wrap(self, network: nn.Module) -> nn.Module:
         """Return the network whose gradients are the mean of all processes'."""
         return DistributedDataParallel(network) if self.count > 1 else network
 
 
-def world_size() -> int:
-    """Return how many processes torchrun started; 1 without it."""
-    return int(os.environ.get("WORLD_SIZE", "1"))
+def process_count(where: str = "WORLD_SIZE") -> int:
+    """Return how many processes torchrun started, or on this machine (LOCAL_WORLD_SIZE)."""
+    return int(os.environ.get(where, "1")) if distributed.is_torchelastic_launched() else 1
 
 
-def own_device() -> str:
-    """Return the name of the device that torchrun means for this process."""
-    return f"cuda:{os.environ.get('LOCAL_RANK', '0')}" if torch.cuda.is_available() else "cpu"
+def own_gpu() -> str:
+    """Return the name of the GPU that torchrun means for this process."""
+    return f"cuda:{os.environ['LOCAL_RANK']}"
 
 
 @contextmanager
 def joined(device: torch.device) -> Iterator[Processes]:
     """Meet the other processes, and part from them when all are done."""
-    if world_size() == 1:
+    if process_count() == 1:
         yield Processes()
         return
-    backend = "nccl" if device.type == "cuda" else "gloo"
-    distributed.init_process_group(backend)
-    try:
-        yield Processes(distributed.get_rank(), distributed.get_world_size())
-        distributed.barrier()  # only where nobody failed: a failed one never arrives
-    finally:
-        distributed.destroy_process_group()
+    on_cuda = device.type == "cuda"
+    distributed.init_process_group(
+        "nccl" if on_cuda else "gloo", device_id=device if on_cuda else None
+    )
+    processes = Processes(distributed.get_rank(), distributed.get_world_size())
+    yield processes
+    # a process that fails must not come here: both calls wait for others, who wait for it
+    processes.wait()
+    distributed.destroy_process_group()

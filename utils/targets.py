@@ -154,9 +154,13 @@ class Streamed:
         self.waited = 0.0  # seconds for images that were not decoded yet
 
     def moments(self, processes: Processes) -> ChannelMoments:
-        """Return the statistics of the features of the first STATISTICS_IMAGES images."""
-        number = min(STATISTICS_IMAGES, len(self.images.source))
-        steps = range(max(1, number // self.options.batch_size))
+        """Return the statistics of the features of STATISTICS_IMAGES images.
+
+        They are spread over the stream's first epoch, since shards may hold one class each.
+        """
+        epoch = max(1, len(self.images.source) // self.options.batch_size)
+        number = max(1, min(epoch, STATISTICS_IMAGES // self.options.batch_size))
+        steps = range(0, epoch, epoch // number)[:number]
         moments = ChannelMoments()
         batches = self.batches(steps, processes)
         hidden = not processes.leads
