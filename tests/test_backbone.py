@@ -55,7 +55,7 @@ CASES = {
     "convnext_tiny": ("features.3", "features.5"),
     "regnet_y_400mf": ("trunk_output.block2", "trunk_output.block3"),
     "densenet121": ("features.denseblock2", "features.denseblock3"),
-    "swin_t": ("features.1", "features.3", "features.5"),  # channels last
+    "swin_t": ("features.3", "features.5"),  # channels last
 }
 
 

@@ -207,6 +207,15 @@ def test_cached_crops_are_aligned_with_their_features(world):
     assert not torch.equal(*cache.batch(step=1, batch_size=2, crop=crop, seed=1)[0])
 
 
+def test_the_second_of_two_views_is_mirrored(world):
+    options = pretrain.argparse.Namespace(seed=2, workers=1, image_size=64, max_unreadable=0)
+    paths = sorted(world.glob("*.png"))[:2]
+    cache = FeatureCache(paths, lambda large: large[:, :, ::8, ::8], options, views=2, channels=3)
+    for first, second in zip(cache.images[::2], cache.images[1::2], strict=True):
+        assert (first.int() - second.flip(2).int()).abs().max() <= 1  # of resizing
+        assert (first.int() - second.int()).abs().float().mean() > 5
+
+
 def test_explained_variance_is_that_of_a_hand_made_predictor():
     torch.manual_seed(0)
     teacher = pdn_small()
