@@ -25,7 +25,14 @@ from data.natural import (
 )
 from data.samples import InputError
 from data.shards import Member, Shards
-from models.backbone import LAYERS, Backbone, backbone_names, build_backbone, published_weights
+from models.backbone import (
+    LAYERS,
+    Backbone,
+    UnfitWeights,
+    backbone_names,
+    build_backbone,
+    published_weights,
+)
 from models.pdn import PDNS, TEACHER_CHANNELS
 from utils.devices import Compute, pick_device, pick_precision, set_up
 from utils.distillation import (
@@ -46,11 +53,12 @@ from utils.options import (
     report_faults,
     run_command,
 )
-from utils.processes import joined, own_gpu, process_count
+from utils.processes import joined, own_gpu, process_count, said_once
 from utils.targets import PATCH_MARGIN, Cached, FeatureCache, Streamed, describe
 from utils.teachers import read_state_dict, save_teacher
 
 LEARNT = 0.02  # explained variance below which a teacher is of no use
+LONG = 200  # steps after which it should have learnt
 
 
 def get_parser() -> Parser:
@@ -137,7 +145,10 @@ def check(options: argparse.Namespace) -> None:
         faults.append(f"--image_size must be above {PATCH_MARGIN}, not {options.image_size}")
     crops = range(PATCH_MARGIN + 4, options.image_size + 1, 4)
     if options.cached_views and options.crop_size not in crops:
-        faults.append(f"--crop_size must be a multiple of 4 from {PATCH_MARGIN + 4} to image_size")
+        faults.append(
+            f"--crop_size {options.crop_size} must be a multiple of 4 from {PATCH_MARGIN + 4} to "
+            f"{options.image_size}, the --image_size"
+        )
     if options.resume and options.overwrite:
         faults.append("--resume and --overwrite exclude each other")
     faults += check_processes(options)
@@ -175,13 +186,21 @@ def check_backbone(options: argparse.Namespace) -> list[str]:
     if not options.backbone_layers:
         return [f"--backbone {name} needs --backbone_layers, such as layer2 layer3"]
     if TEACHER_CHANNELS % len(options.backbone_layers):
-        return [f"--backbone_layers: {TEACHER_CHANNELS} channels are no multiple of their number"]
+        count = len(options.backbone_layers)
+        return [f"--backbone_layers: {count} cannot share {TEACHER_CHANNELS} channels equally"]
     return []
 
 
 def teacher_path(options: argparse.Namespace, size: str) -> Path:
     """Return where a teacher will lie."""
     return options.output_dir / f"teacher_{size}.safetensors"
+
+
+def finished(options: argparse.Namespace) -> bool:
+    """Tell whether there is nothing left that --resume could do."""
+    paths = [teacher_path(options, size) for size in options.model_size]
+    done = all(path.exists() for path in paths) and not checkpoint_path(options).exists()
+    return options.resume and done
 
 
 def check_output(options: argparse.Namespace) -> list[str]:
@@ -191,6 +210,8 @@ def check_output(options: argparse.Namespace) -> list[str]:
         return []
     if checkpoint.exists():
         return [f"{checkpoint} exists: --resume goes on, --overwrite begins anew"]
+    if finished(options):
+        return []
     paths = [teacher_path(options, size) for size in options.model_size]
     return [f"{p} exists: name another --output_dir, or --overwrite" for p in paths if p.exists()]
 
@@ -201,9 +222,10 @@ def load_backbone(options: argparse.Namespace) -> Backbone:
     weights = None if file is None else read_state_dict(file)
     try:
         return build_backbone(name, TEACHER_CHANNELS, options.backbone_layers, weights)
-    except (ValueError, RuntimeError) as error:
-        source = f"--backbone_weights {file}" if file else f"--backbone {name}"
-        raise InputError(f"{source}: {error}") from error
+    except UnfitWeights as error:
+        raise InputError(f"--backbone_weights {file}: {error}") from error
+    except (ValueError, RuntimeError) as error:  # the latter from torch.hub, for a damaged download
+        raise InputError(f"--backbone {name}: {error}") from error
     except (OSError, HTTPException) as error:
         url = published_weights(name).url
         place = Path(torch.hub.get_dir()) / "checkpoints" / url.rsplit("/", 1)[1]
@@ -219,13 +241,13 @@ def judge(
     """Print how much the teachers explain of held-out images; write them with their recipe."""
     judged = FeatureCache(held_out, features, options, views=1)
     about = recipe(options) | {"held_out_images": len(judged)}
-    about["unreadable_images"] = state.unreadable
+    about["failed_reads"] = state.unreadable
     for size, pupil in state.pupils.items():
         teacher = PDNS[size]().to(state.device)
         teacher.load_state_dict(pupil.state_dict())
         explained = explained_variance(teacher, judged.pairs(state.mean, state.std))
         print(f"{size}: held-out explained variance {explained:.4f} on {len(judged)} images")
-        if explained < LEARNT and options.train_steps:
+        if explained < LEARNT and options.train_steps >= LONG:
             text = "more --train_steps or a lower --learning_rate may help"
             warnings.warn(f"the {size} teacher has learnt nothing: {text}", stacklevel=2)
         about |= {"model_size": size, "held_out_explained_variance": round(explained, 4)}
@@ -233,7 +255,7 @@ def judge(
         save_teacher(teacher, path, about)
         print(f"wrote {path}: use it with main.py --weights {path}")
     if state.unreadable:
-        print(f"skipped {state.unreadable} unreadable images", file=sys.stderr)
+        print(f"skipped {state.unreadable} reads that failed", file=sys.stderr)
     checkpoint_path(options).unlink(missing_ok=True)
 
 
@@ -244,12 +266,13 @@ def distil(
     compute: Compute,
 ) -> None:
     """Train the teachers with the other processes; the leading one judges and writes them."""
+    with said_once():
+        features = describe(load_backbone(options), compute)
     with joined(compute.device) as processes, ExitStack() as stack:
         if processes.leads:
             stack.enter_context(locked_folder(options.output_dir, "--output_dir"))
             if options.overwrite:  # or --resume would go on with it
                 checkpoint_path(options).unlink(missing_ok=True)
-        features = describe(load_backbone(options), compute)
         source = (Cached if options.cached_views else Streamed)(train, features, options)
         state = State(Pupils(options.model_size, source.padding, options.seed), options, compute)
         fit(state, source, compute, processes)
@@ -261,14 +284,19 @@ def distil(
 
 def main(options: argparse.Namespace) -> None:
     """Distil, judge on held-out images, write the teachers with their recipe."""
-    check(options)
-    device = set_up(pick_device(options))
-    options.precision = pick_precision(options, device)
-    source = find_natural_images(options.imagenet_train_path)
-    train, held_out = hold_out_natural(source, options.seed)
-    if not any(map(is_readable, held_out)):  # or this would end in an error after all the training
-        raise InputError(f"{held_out[0]} and all others that are held out cannot be read")
-    options.train_images = len(train)
+    with said_once():
+        check(options)
+        device = set_up(pick_device(options))
+        options.precision = pick_precision(options, device)
+        if finished(options):
+            print(f"{options.output_dir} is finished already", file=sys.stderr)
+            return
+        source = find_natural_images(options.imagenet_train_path)
+        train, held_out = hold_out_natural(source, options.seed)
+        if not any(map(is_readable, held_out)):  # or all the training would end in this error
+            text = f"none of {len(held_out)} images that are held out can be read, such as"
+            raise InputError(f"{text} {held_out[0]}")
+        options.train_images = len(train)
     distil(train, held_out, options, Compute(device, options.precision))
 
 

@@ -59,6 +59,8 @@ def find_natural_images(place: Path) -> Files | Shards:
     shards = [path for path in files if path.suffix == ".tar"]
     if bool(images) == bool(shards):
         what = "both images and .tar shards" if images else "no image"
+        if any(path.name.endswith((".tar.gz", ".tgz")) for path in files):
+            what = "compressed shards, which cannot be read from the middle"
         raise InputError(
             f"--imagenet_train_path {place} holds {what}: name a folder of images or of .tar shards"
         )
@@ -147,7 +149,7 @@ class Unreadable:
             number = self.unreadable.value
         if number > self.allowed * max(self.asked.value, JUDGED):
             raise InputError(
-                f"{number} of {self.asked.value} natural images could not be read, more than the "
+                f"{number} of {self.asked.value} reads of natural images failed, more than the "
                 f"allowed share of {self.allowed:g}; the last: {error}"
             )
         if number <= NAMED:  # the rest would fill the screen; their number is told in the end
@@ -219,10 +221,15 @@ def load_batches(
             generator=torch.Generator(),
         )
         batches = iter(loader)
+    fault = None
     try:
         yield from batches
     except InputError as error:  # from a worker it comes with the worker's traceback
-        raise InputError(str(error).rpartition("InputError: ")[2].strip()) from None
+        fault = str(error).rpartition("InputError: ")[2].strip()
+    finally:
+        del batches  # ends the workers; at the exit of Python they would only be told to, see GRACE
+    if fault:  # raised here since the former error's traceback holds on to the workers
+        raise InputError(fault)
 
 
 def leave_interrupts_to_parent(worker: int) -> None:

@@ -16,6 +16,8 @@ LAYERS = {
     "vgg16": ("features.15", "features.22"),  # relu3_3, relu4_3
     "alexnet": ("features.4", "features.7"),  # relu2, relu3
 }
+# of the two networks that normalise by themselves; torchvision leaves it out without weights
+OWN_NORMALISATION = {"transform_input": True, "init_weights": False}
 STRIDE = 8  # backbone pixels for one output; the backbone sees twice the PDN's resolution
 PROBES = ((96, 128), (96, 192))  # height, width, in pixels: the two differ in width alone
 # which dimensions change with an image's width -> the order that makes them (N, C, h, w)
@@ -54,7 +56,7 @@ class Backbone(nn.Module):
             with redirect_stderr(io.StringIO()):  # a traced network prints its own traceback
                 first, second = (self.extractor(torch.zeros(1, 3, *size)) for size in PROBES)
         except (AssertionError, RuntimeError) as error:
-            raise ValueError(f"it does not take images of any size: {error}") from error
+            raise ValueError("it takes images of one size only: choose another") from error
         orders = {}
         for name, features in first.items():
             changed = [a != b for a, b in zip(features.shape, second[name].shape, strict=True)]
@@ -104,28 +106,45 @@ def build_backbone(
     """Build a backbone from `state_dict`, or from weights that torchvision downloads.
 
     `state_dict` is in torchvision's layout: the whole network's, that of its `features` alone, or
-    any part that has the layers and what they need. Raises ValueError when layers or weights do not
-    fit the network, OSError when the download fails.
+    any part that has the layers and what they need. Raises ValueError when the network has no such
+    layers or cannot be used, UnfitWeights, OSError when the download fails.
     """
     weights = published_weights(name)
     layers = layers or LAYERS.get(name)
     if layers is None:
         raise ValueError(f"{name} has no default layers: name them")
-    network = torchvision.models.get_model(name, weights=None if state_dict else weights).eval()
+    own = OWN_NORMALISATION if name in ("googlenet", "inception_v3") else {}
+    network = torchvision.models.get_model(name, weights=None, **own).eval()
     known = get_graph_node_names(network, suppress_diff_warning=True)[1]
     for layer in layers:
         if not any(node == layer or node.startswith(f"{layer}.") for node in known):
-            outer = dict.fromkeys(".".join(node.split(".")[:2]) for node in known[1:])
-            raise ValueError(f"{name} has no layer {layer}: choose among {', '.join(outer)}")
+            raise ValueError(f"{name} has no layer {layer}, but {', '.join(outer_layers(known))}")
     extractor = create_feature_extractor(network, list(layers), suppress_diff_warning=True)
-    if state_dict:
-        load(extractor, state_dict, set(network.state_dict()))
+    if state_dict is None:
+        state_dict = weights.get_state_dict(check_hash=True)
+    load(extractor, state_dict, set(network.state_dict()))
     transforms = weights.transforms()
     return Backbone(extractor, channels, transforms.mean, transforms.std)
 
 
+def outer_layers(nodes: list[str]) -> list[str]:
+    """Shorten a list of layers to its outer ones: features.0.conv, features.1.conv, ... is one."""
+    groups = {}
+    for node in nodes[1:]:  # the first is the image
+        outer, _, rest = node.partition(".")
+        groups.setdefault(outer, []).append(rest.partition(".")[0])
+    return [
+        f"{outer}.{inner[0]} to {outer}.{inner[-1]}" if inner[0] else outer
+        for outer, inner in groups.items()
+    ]
+
+
+class UnfitWeights(ValueError):
+    """Weights are of another network."""
+
+
 def load(extractor: nn.Module, state_dict: dict[str, torch.Tensor], trained: set[str]) -> None:
-    """Load what the extractor has of the `trained` keys. Raises ValueError if anything is lacking.
+    """Load what the extractor has of the `trained` keys. Raises UnfitWeights if it cannot.
 
     An extractor may hold constants beside them, which no file has.
     """
@@ -134,7 +153,9 @@ def load(extractor: nn.Module, state_dict: dict[str, torch.Tensor], trained: set
         state_dict = {f"features.{key}": tensor for key, tensor in state_dict.items()}
     for key, tensor in own.items():
         if key not in state_dict and not key.endswith("num_batches_tracked"):
-            raise ValueError(f"no weights for {key}")
+            raise UnfitWeights(f"it holds no {key}: is it of another network?")
         if key in state_dict and state_dict[key].shape != tensor.shape:
-            raise ValueError(f"{key} is {tuple(state_dict[key].shape)}, not {tuple(tensor.shape)}")
+            raise UnfitWeights(
+                f"{key} is {tuple(state_dict[key].shape)}, not {tuple(tensor.shape)}"
+            )
     extractor.load_state_dict({k: state_dict[k] for k in own if k in state_dict}, strict=False)

@@ -72,7 +72,7 @@ def test_a_distilled_teacher_loads_and_says_how_good_it_is(world, tmp_path, view
     assert about["backbone"] == "vgg16"
     assert about["backbone_layers"] == ["features.15", "features.22"]
     assert about["train_images"] == 5
-    assert about["unreadable_images"] == 0
+    assert about["failed_reads"] == 0
     assert about["model_size"] == "small"
     assert f"{about['held_out_explained_variance']:.4f}" in capsys.readouterr().out
     assert str(world) not in str(about)
@@ -145,9 +145,9 @@ def test_unreadable_images_are_skipped_counted_and_told(world, tmp_path, feature
     more = ("--cached_views", views, "--train_steps", "40", "--seed", "3")
     with pytest.warns(UserWarning, match=r"skipped: .*broken\.png"):
         path = distil(many, tmp_path / "out", *more)
-    unreadable = read_about(path)["unreadable_images"]
+    unreadable = read_about(path)["failed_reads"]
     assert unreadable == 1 if views == "1" else unreadable > 0
-    assert f"skipped {unreadable} unreadable images" in capsys.readouterr().err
+    assert f"skipped {unreadable} reads that failed" in capsys.readouterr().err
     _, held_out = hold_out_natural(find_natural_images(many), seed=3)
     for path in {*many.glob("copy*.png")} - {*held_out}:
         path.write_bytes(b"")
@@ -156,7 +156,9 @@ def test_unreadable_images_are_skipped_counted_and_told(world, tmp_path, feature
         distil(many, tmp_path / "none", *more, "--max_unreadable", "0.001")
     for path in held_out:
         path.write_bytes(b"")
-    with pytest.raises(InputError, match="held out cannot be read"):  # before any training
+    with pytest.raises(
+        InputError, match="none of 1 images that are held out"
+    ):  # before any training
         distil(many, tmp_path / "none", *more)
 
 
@@ -278,6 +280,14 @@ def test_a_killed_distillation_loses_at_most_an_interval(world, tmp_path, monkey
     assert distil(world, tmp_path / "parts", *more, "--resume").read_bytes() == whole.read_bytes()
 
 
+def test_what_is_finished_is_left_alone_by_resume(world, tmp_path, capsys):
+    path = distil(world, tmp_path, "--resume")  # which may begin, too
+    before = path.stat().st_mtime_ns
+    distil(world, tmp_path, "--resume")
+    assert "finished already" in capsys.readouterr().err
+    assert path.stat().st_mtime_ns == before
+
+
 def test_what_overwrite_begins_anew_resume_goes_on_with(world, tmp_path, monkeypatch):
     with monkeypatch.context() as patch:
         patch.setattr(pretrain, "judge", lambda *_: 1 / 0)
@@ -338,7 +348,7 @@ def test_faults_are_named_together(world, tmp_path):
         (["--backbone", "fcn_resnet50"], "classification"),
         (["--backbone", "resnet18"], "--backbone_layers"),
         (["--backbone_layers", "features.99"], "no layer features.99"),
-        (["--backbone_layers", "features.1", *["features.3"] * 4], "384 channels"),
+        (["--backbone_layers", "features.1", *["features.3"] * 4], "5 cannot share 384 channels"),
     ],
 )
 def test_a_backbone_that_cannot_be_used_is_named(world, tmp_path, more, message):

@@ -160,7 +160,7 @@ class Record:
         self.state, self.source, self.processes = state, source, processes
         self.before = state.unreadable
         steps, sizes = state.options.train_steps, list(state.pupils)
-        hidden = not processes.leads
+        hidden = not (processes.leads and steps)
         self.bar = tqdm(
             desc="distilling", total=steps, initial=state.step, unit="step", disable=hidden
         )
@@ -188,12 +188,13 @@ class Record:
         self.sums.zero_()
         self.count = 0
         if self.log:
-            self.log.write_means(self.state.step, self.state.learning_rate(), means)
+            rate = learning_rate(self.state.step - 1, self.state.options)
+            self.log.write_means(self.state.step, rate, means)
             figures = self.bar.format_dict
             images = (figures["rate"] or 0) * self.state.options.batch_size
             waited = self.source.waited / max(figures["elapsed"], 1e-9)
-            losses = " ".join(f"{mean:.4f}" for mean in means)
-            self.bar.set_postfix_str(f"loss {losses}, {images:.0f} img/s, waiting {waited:.0%}")
+            losses = ", ".join(f"{s} {m:.4f}" for s, m in zip(self.log.terms, means, strict=True))
+            self.bar.set_postfix_str(f"{losses}, {images:.0f} img/s, waiting {waited:.0%}")
 
     def close(self) -> None:
         self.bar.close()
@@ -212,7 +213,8 @@ def fit(state: State, source: Cached | Streamed, compute: Compute, processes: Pr
         state.mean, state.std = (t.to(device) for t in moments.mean_std())
     network = processes.wrap(state.pupils)
     batches = source.batches(range(state.step, options.train_steps), processes)
-    with closing(Record(state, source, processes)) as record, Interrupts() as interrupts:
+    record = Record(state, source, processes)
+    with closing(record), closing(batches), Interrupts() as interrupts:
         for images, features in batches:
             inputs = normalise(images.to(device, non_blocking=True))
             target = (features.to(device, non_blocking=True).float() - state.mean) / state.std
@@ -233,6 +235,8 @@ def fit(state: State, source: Cached | Streamed, compute: Compute, processes: Pr
                 state.save()
             if stop:
                 processes.wait()  # or the launcher would end the leader while it saves
+                if not processes.leads:
+                    raise SystemExit(130)  # as the leader, which says so
                 raise KeyboardInterrupt(f" after step {state.step}; --resume goes on from there")
 
 

@@ -41,20 +41,22 @@ def locked_folder(folder: Path, option: str) -> Iterator[None]:
     The system frees the lock when a process dies. Raises InputError, which names the `option`, when
     the folder cannot be written or is in use.
     """
+    lock = FileLock(folder / ".lock", timeout=0)
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        lock = FileLock(folder / ".lock", timeout=0)
-    except OSError as error:
-        raise InputError(f"{option} {folder} cannot be written: {error.strerror}") from error
-    try:
-        with lock:
-            for part in folder.glob(".*.part"):  # of a process that was killed
-                shutil.rmtree(part) if part.is_dir() else part.unlink()
-            yield
+        lock.acquire()
     except Timeout as error:
         raise InputError(
             f"{folder} is in use by another process: wait for it, or name another {option}"
         ) from error
+    except OSError as error:
+        raise InputError(f"{option} {folder} cannot be written: {error.strerror}") from error
+    try:
+        for part in folder.glob(".*.part"):  # of a process that was killed
+            shutil.rmtree(part) if part.is_dir() else part.unlink()
+        yield
+    finally:
+        lock.release()
 
 
 def save_tensors(tensors: dict[str, torch.Tensor], path: Path, about: dict) -> None:

@@ -1,6 +1,8 @@
 """The processes that torchrun started, on one machine or many; one alone without it."""
 
 import os
+import sys
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -9,6 +11,10 @@ from typing import Any
 import torch
 from torch import distributed, nn
 from torch.nn.parallel import DistributedDataParallel
+
+from data.samples import InputError
+
+PATIENCE = 3  # seconds
 
 
 @dataclass(frozen=True)
@@ -62,6 +68,18 @@ def own_gpu() -> str:
 
 
 @contextmanager
+def said_once() -> Iterator[None]:
+    """Let one process on each machine report an InputError that all of them meet alike."""
+    try:
+        yield
+    except InputError:
+        if process_count() > 1 and os.environ["LOCAL_RANK"] != "0":
+            time.sleep(PATIENCE)  # torchrun ends the others when the first ends
+            sys.exit(2)
+        raise
+
+
+@contextmanager
 def joined(device: torch.device) -> Iterator[Processes]:
     """Meet the other processes, and part from them when all are done."""
     if process_count() == 1:
@@ -72,7 +90,13 @@ def joined(device: torch.device) -> Iterator[Processes]:
         "nccl" if on_cuda else "gloo", device_id=device if on_cuda else None
     )
     processes = Processes(distributed.get_rank(), distributed.get_world_size())
-    yield processes
+    try:
+        yield processes
+    except RuntimeError as error:
+        if isinstance(error, distributed.DistError) or "gloo" in str(error):
+            text = "another process has ended: see its error, then go on with --resume"
+            raise RuntimeError(text) from error
+        raise
     # a process that fails must not come here: both calls wait for others, who wait for it
     processes.wait()
     distributed.destroy_process_group()
