@@ -66,8 +66,7 @@ class OurTraining:
         try:
             yield step
         finally:
-            if self.natural:
-                views.close()
+            views.close()
 
     def operations(self) -> int:
         """Return the floating-point operations of one step, counted while it runs eagerly."""

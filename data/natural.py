@@ -226,9 +226,10 @@ def load_batches(
         yield from batches
     except InputError as error:  # from a worker it comes with the worker's traceback
         fault = str(error).rpartition("InputError: ")[2].strip()
+        error.__traceback__ = None  # a worker's error and its frames hold each other, and batches
     finally:
         del batches  # ends the workers; at the exit of Python they would only be told to, see GRACE
-    if fault:  # raised here since the former error's traceback holds on to the workers
+    if fault:
         raise InputError(fault)
 
 

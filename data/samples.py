@@ -2,7 +2,10 @@
 
 import random
 from dataclasses import dataclass, field
+from functools import lru_cache
 from pathlib import Path
+
+import numpy as np
 
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp", ".ppm", ".pgm")
 GOOD = "good"
@@ -34,6 +37,12 @@ class Category:
     validation: list[Sample]
     test: list[Sample] = field(default_factory=list)
     defects_config: list[dict] | None = None
+
+
+@lru_cache(maxsize=2)  # a batch may lie in two epochs
+def permutation(seed: int, epoch: int, count: int) -> np.ndarray:
+    """Return the order of an epoch's images, or of whatever else there are `count`."""
+    return np.random.default_rng((seed, epoch)).permutation(count)
 
 
 def is_image(path: Path) -> bool:

@@ -1,7 +1,7 @@
 """Images in tar shards, as webdataset writes them (or ImageNet's own archive, unpacked once).
 
 A shard is read where it lies, so a data set of a million images needs no unpacking. Shards suit
-slow storage because each is read from its beginning to its end, several of them side by side.
+slow storage because each is read in one stretch, several of them side by side.
 """
 
 import io
@@ -15,7 +15,7 @@ import numpy as np
 from PIL import Image
 
 from data.images import decode
-from data.samples import InputError, is_image
+from data.samples import InputError, is_image, permutation
 
 LANES = 16  # shards that are read side by side: what a batch mixes
 SAMPLED = 5  # shards whose lengths are looked at in the beginning
@@ -102,9 +102,7 @@ class Shards:
         lane, place = position % self.lanes, position // self.lanes
         turn = place // self.length * self.lanes + lane
         epoch, rank = divmod(turn, len(self.shards))
-        shard = self.shards[
-            np.random.default_rng((seed, epoch)).permutation(len(self.shards))[rank]
-        ]
+        shard = self.shards[permutation(seed, epoch, len(self.shards))[rank]]
         if not attempt and shard not in self.bad:
             members = self._open(shard)
             start = np.random.default_rng((seed, turn)).integers(len(members))

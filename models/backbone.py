@@ -1,6 +1,7 @@
 """ImageNet backbones whose features a teacher is distilled from."""
 
 import io
+from collections.abc import Sequence
 from contextlib import redirect_stderr
 
 import torch
@@ -100,7 +101,7 @@ def published_weights(name: str) -> torchvision.models.WeightsEnum:
 def build_backbone(
     name: str,
     channels: int,
-    layers: tuple[str, ...] | None = None,
+    layers: Sequence[str],
     state_dict: dict[str, torch.Tensor] | None = None,
 ) -> Backbone:
     """Build a backbone from `state_dict`, or from weights that torchvision downloads.
@@ -110,9 +111,6 @@ def build_backbone(
     layers or cannot be used, UnfitWeights, OSError when the download fails.
     """
     weights = published_weights(name)
-    layers = layers or LAYERS.get(name)
-    if layers is None:
-        raise ValueError(f"{name} has no default layers: name them")
     own = OWN_NORMALISATION if name in ("googlenet", "inception_v3") else {}
     network = torchvision.models.get_model(name, weights=None, **own).eval()
     known = get_graph_node_names(network, suppress_diff_warning=True)[1]

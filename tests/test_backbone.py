@@ -21,7 +21,7 @@ def vgg() -> torch.nn.Module:
 
 
 def test_features_are_what_the_papers_say(vgg):
-    backbone = build_backbone("vgg16", TEACHER_CHANNELS, None, vgg.features.state_dict())
+    backbone = build_backbone("vgg16", TEACHER_CHANNELS, LAYERS["vgg16"], vgg.features.state_dict())
     inputs = (IMAGE / 255 - MEAN) / STD
     with torch.no_grad():
         third, fourth = vgg.features[:16](inputs), vgg.features[:23](inputs)  # relu3_3, relu4_3
@@ -38,14 +38,14 @@ def test_features_are_what_the_papers_say(vgg):
 
 
 def test_a_whole_networks_weights_and_its_features_alone_are_the_same(vgg):
-    whole = build_backbone("vgg16", 8, None, vgg.state_dict())
-    part = build_backbone("vgg16", 8, None, vgg.features.state_dict())
+    whole = build_backbone("vgg16", 8, LAYERS["vgg16"], vgg.state_dict())
+    part = build_backbone("vgg16", 8, LAYERS["vgg16"], vgg.features.state_dict())
     assert torch.equal(whole(IMAGE), part(IMAGE))
 
 
 def test_half_precision_weights_are_read(vgg):
     half = {key: tensor.half() for key, tensor in vgg.features.state_dict().items()}
-    assert build_backbone("vgg16", 8, None, half)(IMAGE).dtype == torch.float32
+    assert build_backbone("vgg16", 8, LAYERS["vgg16"], half)(IMAGE).dtype == torch.float32
 
 
 CASES = {
@@ -84,7 +84,7 @@ def test_any_network_of_torchvision_may_be_learnt_from(name, layers):
 @pytest.mark.parametrize("name", LAYERS)
 def test_the_default_layers_are_there(name):
     network = get_model(name, weights=None)
-    backbone = build_backbone(name, TEACHER_CHANNELS, None, network.state_dict())
+    backbone = build_backbone(name, TEACHER_CHANNELS, LAYERS[name], network.state_dict())
     assert list(backbone.orders) == list(LAYERS[name])
     assert backbone(IMAGE).shape == (1, TEACHER_CHANNELS, 8, 6)
 

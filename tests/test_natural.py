@@ -1,5 +1,6 @@
 """The natural-image stream: what an item depends on, broken files, the two views, resuming."""
 
+import multiprocessing
 import warnings
 from pathlib import Path
 
@@ -257,6 +258,7 @@ def test_a_workers_error_is_one_line(folder, workers):
         list(load_batches(stream(folder), 2, range(1), workers))
     assert "\n" not in str(caught.value)
     assert "Traceback" not in str(caught.value)
+    assert not multiprocessing.active_children()  # or Python would wait for them at its exit
 
 
 def test_loading_takes_nothing_from_the_global_generator(folder):

@@ -11,14 +11,12 @@ from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
-from PIL import Image
-from safetensors.torch import load_file, save_file
-from torchvision.models import vgg16
+from safetensors.torch import load_file
 
 from tests.conftest import REPOSITORY
+from tests.distilling import make_world
 from utils.files import read_about
 from utils.processes import Processes
 
@@ -40,13 +38,7 @@ LIMIT = 200  # seconds: less than what gloo waits for a process that never comes
 
 @pytest.fixture(scope="module")
 def world(tmp_path_factory) -> Path:
-    world = tmp_path_factory.mktemp("processes")
-    torch.manual_seed(0)
-    save_file(vgg16(weights=None).features.state_dict(), world / "vgg16.safetensors")
-    for index in range(12):
-        rng = np.random.default_rng(index)
-        small = Image.fromarray(rng.integers(0, 256, (9, 9, 3), "uint8"))
-        small.resize((100, 90)).save(world / f"{index}.png")
+    world = make_world(tmp_path_factory.mktemp("processes"), 12)
     (world / "in_full.py").write_text(IN_FULL)
     return world
 

@@ -2,6 +2,7 @@
 
 import argparse
 import csv
+import multiprocessing
 import signal
 from dataclasses import replace
 from pathlib import Path
@@ -271,6 +272,15 @@ def test_a_finished_run_that_is_resumed_takes_no_further_step(tmp_path):
     fit_to(again, run)
     assert same(detector.state_dict(), again.state_dict())
     assert len(losses_of(run)) == 6
+
+
+def test_an_interrupted_run_leaves_no_process_behind(tmp_path, monkeypatch, natural):
+    run, detector = run_in(tmp_path / "run"), new_detector()
+    stop_after(2, monkeypatch)
+    with pytest.raises(KeyboardInterrupt) as held:  # whose traceback knows all variables
+        fit_to(detector, run, natural, train_steps=9, workers=2)
+    assert held
+    assert not multiprocessing.active_children()
 
 
 def test_natural_images_add_the_penalty(tmp_path, natural):

@@ -4,7 +4,7 @@ import argparse
 import hashlib
 import time
 from collections.abc import Iterator
-from functools import lru_cache
+from contextlib import closing
 from itertools import repeat
 
 import numpy as np
@@ -14,7 +14,7 @@ from tqdm import tqdm
 
 from data.images import Size, draw_jitter
 from data.natural import Files, NaturalImages, load_batches, penalty_view
-from data.samples import InputError
+from data.samples import InputError, permutation
 from data.shards import Shards
 from models.detector import Detector
 from utils.devices import Compute
@@ -28,12 +28,6 @@ CHECKPOINT_SECONDS = 60
 MOST_ROWS = 1000  # of losses.csv, about
 
 
-@lru_cache(maxsize=2)
-def permutation(seed: int, epoch: int, count: int) -> np.ndarray:
-    """Return the order of an epoch's images."""
-    return np.random.default_rng((seed, epoch)).permutation(count)
-
-
 def batch_indices(step: int, batch_size: int, count: int, seed: int) -> list[int]:
     """Return which training images `step` sees: epochs of shuffled images without a gap."""
     positions = range(step * batch_size, (step + 1) * batch_size)
@@ -45,9 +39,10 @@ def natural_batches(
 ) -> Iterator[torch.Tensor | None]:
     """Yield the penalty's natural images for each step, uint8 (B, 3, H, W); None without any."""
     if source is None:
-        return repeat(None)
+        yield from repeat(None, len(steps))
+        return
     images = NaturalImages(source, size, options.seed, penalty_view)
-    return load_batches(images, options.batch_size, steps, options.workers)
+    yield from load_batches(images, options.batch_size, steps, options.workers)
 
 
 def fit(
@@ -76,8 +71,8 @@ def fit(
     streamed = natural_batches(natural, images.shape[-2:], options, range(start, steps))
     bar = tqdm(range(start, steps), "training", steps, initial=start, unit="step", leave=False)
     try:
-        with Interrupts() as interrupts:
-            for step, views in zip(bar, streamed, strict=False):
+        with closing(streamed), Interrupts() as interrupts:  # which ends its processes
+            for step, views in zip(bar, streamed, strict=True):
                 indices = batch_indices(step, count, len(images), seed)
                 changes = draw_jitter(count, np.random.default_rng((seed, step)))
                 optimisation.set_learning_rate(step)
