@@ -13,6 +13,8 @@ from benchmarks.evaluation import benchmark_evaluation
 from benchmarks.inference import benchmark_inference
 from benchmarks.machine import machine
 from benchmarks.training import benchmark_training
+from data.samples import report_faults
+from utils.commands import run_command
 from utils.compilation import WARM_UP
 from utils.devices import pick_compute
 from utils.options import (
@@ -24,8 +26,6 @@ from utils.options import (
     check_image_size,
     check_not_negative,
     check_positive,
-    report_faults,
-    run_command,
 )
 
 TRAIN = "training steps, their images and loaders included"

@@ -7,7 +7,8 @@ from dataclasses import replace
 from pathlib import Path
 
 from data.catalog import DATASETS, find_root, read_category
-from data.samples import Category, InputError
+from data.samples import Category, InputError, report_faults
+from utils.commands import run_command
 from utils.devices import Compute, pick_compute, supports
 from utils.evaluation import check_maps, evaluate, measure
 from utils.options import (
@@ -17,8 +18,6 @@ from utils.options import (
     add_speed_options,
     check_positive,
     dataset_path,
-    report_faults,
-    run_command,
 )
 from utils.runs import Run, find_runs
 from utils.tables import FORMATS, Results, print_tables, write_csv

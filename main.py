@@ -2,23 +2,27 @@
 
 import argparse
 import sys
-from dataclasses import replace
+from contextlib import ExitStack
+from dataclasses import dataclass, replace
 from pathlib import Path
 
+import torch
 from torch import nn
 
-from data.catalog import DATASETS, find_root, read_category
-from data.images import load_images
+from data.catalog import DATASETS, find_root, survey_category
 from data.natural import Files, find_natural_images
-from data.samples import Category, InputError
+from data.samples import Category, InputError, noted, report_faults
 from data.shards import Shards
-from models.detector import build_detector
+from models.detector import build_detector, empty_detector
 from utils.calibration import calibrate
+from utils.checkpoints import check_checkpoint
+from utils.commands import resumable, run_command
 from utils.devices import Compute, pick_compute, seed_everything
-from utils.evaluation import check_images, evaluate
+from utils.evaluation import evaluate
 from utils.features import describe_training_images
 from utils.options import (
     Parser,
+    add_checkpoint_option,
     add_config_option,
     add_dataset_options,
     add_machine_options,
@@ -29,11 +33,10 @@ from utils.options import (
     check_positive,
     dataset_path,
     image_size,
-    report_faults,
     resolved,
-    run_command,
 )
 from utils.pictures import draw_cases
+from utils.preflight import folder_faults, natural_faults, read_images, room_faults
 from utils.runs import Run
 from utils.tables import print_tables, write_csv
 from utils.teachers import find_teacher, load_teacher, teacher_name
@@ -43,6 +46,7 @@ from utils.training import fit
 # knows its teacher.
 MAY_CHANGE = {"workers", "device", "device_gpu", "output_dir", "weights", "imagenet_train_path"}
 MAY_CHANGE |= {"compile", "memory_format", "scoring_batch_size", "feature_memory"}
+MAY_CHANGE |= {"checkpoint_every"}
 MAY_CHANGE |= {dataset.option for dataset in DATASETS.values()}
 
 
@@ -66,8 +70,11 @@ def get_parser() -> Parser:
     add_speed_options(parser)
     group = parser.add_argument_group("output")
     group.add_argument("--output_dir", type=Path, default=Path("output"))
+    add_checkpoint_option(group, "1m")
     group.add_argument("--resume", action="store_true", help="go on where the run was stopped")
     group.add_argument("--overwrite", action="store_true", help="replace an earlier run")
+    text = "read all that the run needs, report every fault, compute nothing"
+    group.add_argument("--check", action="store_true", help=text)
     add_config_option(parser)
     return parser
 
@@ -81,11 +88,97 @@ def check(options: argparse.Namespace) -> None:
     report_faults(faults)
 
 
+@dataclass
+class Prepared:
+    """What a run needs, found to be there. `images` are for training, uint8 (N, 3, H, W)."""
+
+    run: Run
+    compute: Compute
+    teacher: nn.Module
+    category: Category
+    natural: Files | Shards | None
+    images: torch.Tensor | None
+
+
 def get_teacher(options: argparse.Namespace) -> nn.Module:
     """Load the teacher, settle --weights and --model_size."""
     options.weights = options.weights or options.model_size or "medium"
     teacher, options.model_size = load_teacher(find_teacher(options.weights), options.model_size)
     return teacher
+
+
+def get_compute(options: argparse.Namespace) -> Compute:
+    """Find the device, settle --precision."""
+    compute = pick_compute(options)
+    options.precision = compute.precision
+    return compute
+
+
+def get_category(options: argparse.Namespace) -> Category:
+    """Find the category's files, settle its name and path."""
+    root = find_root(options.dataset, dataset_path(options, options.dataset))
+    category = survey_category(options.dataset, root, options.subdataset, options.seed)
+    options.subdataset = category.name
+    if DATASETS[options.dataset].option:
+        setattr(options, DATASETS[options.dataset].option, root)
+    return category
+
+
+def get_natural_images(options: argparse.Namespace) -> Files | Shards | None:
+    """Find the penalty's images; without any, say what that is known to cost."""
+    if options.imagenet_train_path:
+        return find_natural_images(options.imagenet_train_path)
+    print(
+        "no --imagenet_train_path: training without the penalty, which is reported to cost "
+        "2 to 5 points of AUROC on MVTec LOCO",
+        file=sys.stderr,
+    )
+    return None
+
+
+def prepare(options: argparse.Namespace, locks: ExitStack) -> Prepared:
+    """Read all that the run needs, and keep other processes out of its folder until `locks` closes.
+
+    Raises one InputError with every fault of all that.
+    """
+    faults: list[str] = []
+    compute = teacher = category = natural = images = None
+    with noted(faults):
+        check(options)
+    sound = not faults  # so that networks and images of that size can be made
+    with noted(faults):
+        compute = get_compute(options)
+    with noted(faults):
+        teacher = get_teacher(options)
+    with noted(faults):
+        natural = get_natural_images(options)
+        faults += natural_faults(natural)
+    with noted(faults):
+        category = get_category(options)
+    if category is None:
+        raise InputError(*faults)
+    faults += category.faults
+    run = Run(options.output_dir, options.dataset, category.name)
+    closed = folder_faults(run)
+    if not closed and (run.folder.is_dir() or not (faults or options.check)):
+        with noted(closed):
+            locks.enter_context(run.locked())
+    faults += closed
+    if sound and compute and teacher:
+        size, empty = image_size(options), None
+        with noted(faults):
+            run = choose(run, options)
+            empty = empty_detector(options.model, options.model_size, size)
+            faults += room_faults(run, category, empty)
+            if options.resume:
+                check_checkpoint(run, empty, teacher, options.train_steps)
+    trains = options.overwrite or not run.detector_file.exists()
+    if trains or options.check:
+        kept = None if faults or options.check else image_size(options)
+        images, unfit = read_images(category, kept, options.workers)
+        faults += unfit
+    report_faults(faults)
+    return Prepared(run, compute, teacher, category, natural, images)
 
 
 def choose(run: Run, options: argparse.Namespace) -> Run:
@@ -94,7 +187,7 @@ def choose(run: Run, options: argparse.Namespace) -> Run:
     Raises InputError rather than mix or lose results.
     """
     new = replace(run, replacement=True)
-    if new.detector_file.exists() and not new.checkpoint_file.exists():
+    if new.detector_file.exists() and not new.checkpoint_file.exists() and not options.check:
         new.take_over()  # the process was stopped while it did
     begun = run.detector_file.exists() or run.checkpoint_file.exists()
     if not begun:
@@ -106,7 +199,7 @@ def choose(run: Run, options: argparse.Namespace) -> Run:
         raise InputError(
             f"{run.folder} holds {state} run: --resume goes on with it, --overwrite replaces it"
         )
-    chosen = new if new.checkpoint_file.exists() else run
+    chosen = new if new.config_file.exists() else run  # what was begun last
     check_unchanged(chosen.read_config(), resolved(options))
     return chosen
 
@@ -124,75 +217,52 @@ def check_unchanged(former: dict, now: dict) -> None:
     report_faults(faults)
 
 
-def train(
-    run: Run,
-    category: Category,
-    teacher: nn.Module,
-    natural: Files | Shards | None,
-    options: argparse.Namespace,
-    compute: Compute,
-) -> None:
+def train(prepared: Prepared, options: argparse.Namespace) -> None:
     """Train and calibrate the category's detector and write it."""
+    run, compute, size = prepared.run, prepared.compute, image_size(options)
     if not (options.resume and run.checkpoint_file.exists()):
         run.clear()
     run.write_config(resolved(options))
     seed_everything(options.seed)
-    size = image_size(options)
-    detector = build_detector(options.model, options.model_size, size, teacher)
+    detector = build_detector(options.model, options.model_size, size, prepared.teacher)
     compute.place(detector)
-    paths = [sample.image for sample in category.train]
-    images = load_images(paths, size, options.workers, "training images").to(compute.device)
+    images, prepared.images = prepared.images.to(compute.device), None
     features = describe_training_images(detector, images, compute, options.feature_memory)
-    fit(detector, images, features, natural, run, options, compute)
+    fit(detector, images, features, prepared.natural, run, options, compute)
     del images, features  # gigabytes that calibration does not need
-    validation = [sample.image for sample in category.validation]
+    validation = [sample.image for sample in prepared.category.validation]
     calibrate(detector, validation, size, options.workers, compute)
     run.save_detector(detector, options.model, options.model_size, size, compute.precision)
 
 
-def get_natural_images(options: argparse.Namespace) -> Files | Shards | None:
-    """Return the penalty's images; without any, say what that is known to cost."""
-    if options.imagenet_train_path:
-        return find_natural_images(options.imagenet_train_path)
-    print(
-        "no --imagenet_train_path: training without the penalty, which is reported to cost "
-        "2 to 5 points of AUROC on MVTec LOCO",
-        file=sys.stderr,
-    )
-    return None
+def test(prepared: Prepared, options: argparse.Namespace) -> dict:
+    """Evaluate the category's detector; return its metrics."""
+    run, compute, category = prepared.run, prepared.compute, prepared.category
+    detector, size, _ = run.load_detector(compute.device)
+    return evaluate(run, detector, category, size, options.workers, options.seed, compute)
 
 
 def main(options: argparse.Namespace) -> None:
     """Train one category, evaluate it, print its row."""
-    check(options)
-    compute = pick_compute(options)
-    options.precision = compute.precision
-    teacher = get_teacher(options)
-    root = find_root(options.dataset, dataset_path(options, options.dataset))
-    category = read_category(options.dataset, root, options.subdataset, options.seed)
-    options.subdataset = category.name
-    if DATASETS[options.dataset].option:
-        setattr(options, DATASETS[options.dataset].option, root)
-    run = Run(options.output_dir, options.dataset, category.name)
-    with run.locked():
-        chosen = choose(run, options)
-        if options.overwrite or not chosen.detector_file.exists():
-            natural = get_natural_images(options)
-            check_images(category, options.workers)
-            train(chosen, category, teacher, natural, options, compute)
-        metrics = None
-        if category.test:
-            detector, size, _ = chosen.load_detector(compute.device)
-            metrics = evaluate(
-                chosen, detector, category, size, options.workers, options.seed, compute
-            )
-        if chosen.replacement:
-            chosen.take_over()
+    with ExitStack() as locks:
+        prepared = prepare(options, locks)
+        run, category = prepared.run, prepared.category
+        if options.check:
+            counts = f"{len(category.train)} training, {len(category.validation)} validation and "
+            print(f"ready: {category.name}, {counts}{len(category.test)} test images")
+            return
+        with resumable():
+            if prepared.images is not None:
+                train(prepared, options)
+            metrics = test(prepared, options) if category.test else None
+        if run.replacement:
+            run.take_over()
+    run = replace(run, replacement=False)
     if metrics is None:
         print(f"wrote {run.detector_file}; there are no test images to evaluate it on")
         return
     if options.dataset == "demo":
-        threshold = detector.threshold.item()
+        threshold = metrics["glae"]["threshold"]
         draw_cases(category, run.maps_folder, threshold, options.output_dir / "demo.png")
     print_tables([{options.dataset: {category.name: metrics}}], "simple")
     write_csv(options.output_dir)

@@ -23,7 +23,7 @@ from data.natural import (
     hold_out_natural,
     is_readable,
 )
-from data.samples import InputError
+from data.samples import InputError, report_faults
 from data.shards import Member, Shards
 from models.backbone import (
     LAYERS,
@@ -34,6 +34,7 @@ from models.backbone import (
     published_weights,
 )
 from models.pdn import PDNS, TEACHER_CHANNELS
+from utils.commands import resumable, run_command
 from utils.devices import Compute, pick_device, pick_precision, set_up
 from utils.distillation import (
     Pupils,
@@ -46,12 +47,11 @@ from utils.distillation import (
 from utils.files import locked_folder
 from utils.options import (
     Parser,
+    add_checkpoint_option,
     add_config_option,
     add_machine_options,
     check_not_negative,
     check_positive,
-    report_faults,
-    run_command,
 )
 from utils.processes import joined, own_gpu, process_count, said_once
 from utils.targets import PATCH_MARGIN, Cached, FeatureCache, Streamed, describe
@@ -120,7 +120,7 @@ def get_parser() -> Parser:
         default=Path("output/teachers"),
         help="for teacher_<size>.safetensors, losses.csv and the checkpoint",
     )
-    group.add_argument("--checkpoint_every", type=int, default=500, metavar="STEPS")
+    add_checkpoint_option(group, "500")
     group.add_argument("--resume", action="store_true", help="go on from the last checkpoint")
     group.add_argument("--overwrite", action="store_true", help="replace existing teachers")
     add_config_option(parser)
@@ -129,7 +129,7 @@ def get_parser() -> Parser:
 
 def check(options: argparse.Namespace) -> None:
     """Raise one InputError with every fault of the options; fill in what follows from them."""
-    faults = check_positive(options, "batch_size", "image_size", "checkpoint_every")
+    faults = check_positive(options, "batch_size", "image_size")
     faults += check_not_negative(options, "train_steps", "seed", "workers")
     if options.learning_rate <= 0:
         faults.append(f"--learning_rate must be above 0, not {options.learning_rate}")
@@ -275,7 +275,8 @@ def distil(
                 checkpoint_path(options).unlink(missing_ok=True)
         source = (Cached if options.cached_views else Streamed)(train, features, options)
         state = State(Pupils(options.model_size, source.padding, options.seed), options, compute)
-        fit(state, source, compute, processes)
+        with resumable():
+            fit(state, source, compute, processes)
         held = stack.pop_all()
     with held:
         if processes.leads:

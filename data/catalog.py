@@ -1,12 +1,13 @@
 """Dataset names: where each is expected, how to get it, which categories it has."""
 
+import os
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 from data import demo, folder, mvtec, visa
-from data.samples import GOOD, Category, InputError
+from data.samples import GOOD, MOST_BYTES, Category, InputError, is_plain, report_faults
 
 
 @dataclass(frozen=True)
@@ -83,21 +84,66 @@ def find_root(dataset: str, path: Path | None) -> Path:
 def read_category(dataset: str, root: Path, name: str | None, seed: int) -> Category:
     """Read one category; no `name` is needed where there is only one.
 
-    Raises InputError that lists the categories there are when `name` is missing or not one.
+    Raises InputError that lists the categories there are when `name` is missing or not one, or
+    that names everything wrong with the category.
     """
+    category = survey_category(dataset, root, name, seed)
+    report_faults(category.faults)
+    return category
+
+
+def survey_category(dataset: str, root: Path, name: str | None, seed: int) -> Category:
+    """Read one category as `read_category` does, but leave what is wrong in its `faults`."""
     entry = DATASETS[dataset]
     found = entry.find(root)
     if not found and dataset == "folder":  # then `root` is itself the product
-        return entry.read(root, name or root.resolve().name, seed)
-    if name is None and len(found) == 1:
-        name = found[0]
-    if name not in found:
-        there = f"choose one of {', '.join(found)}" if found else f"{root} holds none; {entry.hint}"
-        if not found and (root / "train" / GOOD).is_dir():
-            there = f"{root} is itself a category: give the folder above it"
-        given = f"--subdataset {name} is no category there" if name else "--subdataset is missing"
-        raise InputError(f"{given}: {there}")
-    return entry.read(root, name, seed)
+        name = name or root.resolve().name
+    else:
+        if name is None and len(found) == 1:
+            name = found[0]
+        check_found(dataset, root, name, found)
+    if not is_plain(name):
+        raise InputError(f"--subdataset {name!r} names a folder of the output: choose a plain name")
+    category = entry.read(root, name, seed)
+    category.faults.extend(strays(root, category) + unfit_names(category))
+    return category
+
+
+def check_found(dataset: str, root: Path, name: str | None, found: list[str]) -> None:
+    """Raise InputError when `name` is not among the categories `found` in `root`."""
+    if name in found:
+        return
+    hint = DATASETS[dataset].hint
+    there = f"choose one of {', '.join(found)}" if found else f"{root} holds none; {hint}"
+    if not found and (root / "train" / GOOD).is_dir():
+        there = f"{root} is itself a category: give the folder above it"
+    given = f"--subdataset {name} is no category there" if name else "--subdataset is missing"
+    raise InputError(f"{given}: {there}")
+
+
+def strays(root: Path, category: Category) -> list[str]:
+    """Return a fault for each file outside `root`, where a link or a path in a list leads to."""
+    inside = os.path.realpath(root)
+    paths = {path for sample in category.samples for path in (sample.image, *sample.masks)}
+    return [
+        f"{path} leads outside of {root}: copy the file there"
+        for path in sorted(paths)
+        if not Path(os.path.realpath(path)).is_relative_to(inside)  # Path's fails for a loop
+    ]
+
+
+def unfit_names(category: Category) -> list[str]:
+    """Return a fault for each test image whose anomaly map could not have its name."""
+    faults: list[str] = []
+    seen: dict[tuple[str, str], Path] = {}
+    for sample in category.test:
+        image = sample.image
+        former = seen.setdefault((sample.defect, image.stem), image)
+        if former != image:
+            faults.append(f"{former} and {image} would share a map: rename one")
+        if len(os.fsencode(f"{image.stem}.tiff")) > MOST_BYTES:
+            faults.append(f"{image}: its name is too long for its map's: rename it")
+    return faults
 
 
 def main(arguments: list[str]) -> int:

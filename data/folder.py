@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from data import mvtec
-from data.samples import GOOD, Category, good_samples, hold_out, list_images, require_images
+from data.samples import GOOD, Category, good_samples, hold_out, list_images, noted, require_images
 
 
 def find_categories(root: Path) -> list[str]:
@@ -14,12 +14,14 @@ def find_categories(root: Path) -> list[str]:
 def read_folder(root: Path, name: str, seed: int) -> Category:
     """Read the product in `root`, or in its folder `name` if there is one.
 
-    Without validation/good, a tenth of train/good drawn by `seed` is held out. Raises InputError
-    naming the folder that is missing.
+    Without validation/good, a tenth of train/good drawn by `seed` is held out. Its faults name the
+    folder that is missing.
     """
-    folder = root / name if (root / name).is_dir() else root
-    train = good_samples(require_images(folder / "train" / GOOD, "good training"))
-    validation = good_samples(list_images(folder / "validation" / GOOD))
-    if not validation:
-        train, validation = hold_out(train, seed)
-    return Category(name, train, validation, mvtec.read_test(folder))
+    folder, faults = root / name if (root / name).is_dir() else root, []
+    train, validation = [], []
+    with noted(faults):
+        train = good_samples(require_images(folder / "train" / GOOD, "good training"))
+        validation = good_samples(list_images(folder / "validation" / GOOD))
+        if not validation:
+            train, validation = hold_out(train, seed)
+    return Category(name, train, validation, mvtec.read_test(folder, faults), faults=faults)

@@ -8,6 +8,7 @@ levels on average, a bilinear without antialiasing by 8.5.)
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from functools import lru_cache
 from itertools import groupby, islice
 from pathlib import Path
@@ -29,27 +30,71 @@ JITTER = 0.2  # most that brightness, contrast or saturation change; source: Eff
 GREY = (0.2989, 0.587, 0.114)  # of red, green and blue; source: ITU-R BT.601, as in torchvision
 
 
-UNREADABLE = (OSError, SyntaxError, ValueError, Image.DecompressionBombError)  # what PIL raises
+# What PIL may take a file for: it knows others, some of which start other programs.
+FORMATS = ("PNG", "JPEG", "BMP", "DIB", "TIFF", "WEBP", "PPM", "GIF")
+MOST_PIXELS = 89_478_485  # a quarter of a GiB as RGB; a few bytes can claim any number
 
 
-def unreadable(path: Path, error: Exception) -> InputError:
-    """Return the error that names an image file which cannot be read, and why."""
-    reason = "no known format" if isinstance(error, UnidentifiedImageError) else error
-    return InputError(f"cannot read the image {path}: {reason}; replace or remove it")
+@contextmanager
+def opened(
+    path: Path, content: BinaryIO | None = None, kind: str = "image"
+) -> Iterator[Image.Image]:
+    """Give an image file, not decoded yet; `content` is what it holds if it lies in an archive.
+
+    Raises InputError, which calls it `kind`, for whatever fails in the block: a damaged file fails
+    in any way.
+    """
+    try:
+        if content is None and path.exists() and not path.is_file():  # a pipe would block
+            raise OSError("it is no file")
+        Image.init()  # or only some of the formats are known
+        with Image.open(content or path, formats=FORMATS) as image:
+            check_header(image)
+            yield image
+    except InputError:
+        raise
+    except UnidentifiedImageError as error:
+        text = f"cannot read the {kind} {path}: no known format; replace or remove it"
+        raise InputError(text) from error
+    except Exception as error:
+        reason = getattr(error, "strerror", None) or str(error) or type(error).__name__
+        raise InputError(
+            f"cannot read the {kind} {path}: {reason}; replace or remove it"
+        ) from error
+
+
+def check_header(image: Image.Image) -> None:
+    """Raise ValueError for an image that is too large or one of several in its file."""
+    if image.width * image.height > MOST_PIXELS:
+        raise ValueError(
+            f"{image.width} x {image.height} pixels are more than {MOST_PIXELS // 10**6} million"
+        )
+    if image.format == "TIFF":
+        several = has_second_page(image)
+    else:  # a camera's MPO holds a preview beside the image
+        several = image.format != "MPO" and getattr(image, "is_animated", False)
+    if several:
+        raise ValueError("it holds several images, and which is meant is not known")
+
+
+def has_second_page(image: Image.Image) -> bool:
+    """Tell whether a TIFF has more than one page, without following all of them."""
+    try:
+        image.seek(1)
+    except EOFError:
+        return False
+    return True
 
 
 def decode(path: Path, content: BinaryIO | None = None) -> Image.Image:
     """Read an image file as 8-bit RGB; `content` is what it holds if it lies in an archive.
 
     Grayscale is repeated, a palette is looked up, alpha is dropped, 16 bits are scaled to 8.
-    Raises InputError naming a file that is missing, cut short, or no image that we can show.
+    Raises InputError naming a file that is missing, cut short, too large or no image that we can
+    show.
     """
-    try:
-        with Image.open(content or path) as image:
-            image.load()
-            return _eight_bit(image, path).convert("RGB")
-    except UNREADABLE as error:
-        raise unreadable(path, error) from error
+    with opened(path, content) as image:
+        return _eight_bit(image, path).convert("RGB")
 
 
 def image_size(path: Path) -> Size:
@@ -57,11 +102,8 @@ def image_size(path: Path) -> Size:
 
     Raises InputError naming a file that is missing or no image.
     """
-    try:
-        with Image.open(path) as image:
-            return image.height, image.width
-    except UNREADABLE as error:
-        raise unreadable(path, error) from error
+    with opened(path) as image:
+        return image.height, image.width
 
 
 def _eight_bit(image: Image.Image, path: Path) -> Image.Image:
@@ -70,10 +112,10 @@ def _eight_bit(image: Image.Image, path: Path) -> Image.Image:
         raise InputError(f"{path} holds floating-point pixels of unknown range: save it as PNG")
     if not image.mode.startswith("I"):
         return image
-    pixels = np.asarray(image)
+    pixels = np.asarray(image).astype(np.int32)
     if pixels.min() < 0 or pixels.max() > 65535:
         raise InputError(f"{path} holds 32-bit pixels of unknown range: save it as 8 or 16 bits")
-    return Image.fromarray(np.round(pixels / 257).astype(np.uint8))
+    return Image.fromarray(((pixels + 128) // 257).astype(np.uint8))  # rounded
 
 
 def resize(image: Image.Image, size: Size) -> torch.Tensor:

@@ -1,6 +1,7 @@
 """MVTec AD and MVTec LOCO AD: `<category>/{train,validation,test,ground_truth}/...`."""
 
 import json
+import math
 from pathlib import Path
 
 from data.samples import (
@@ -13,8 +14,12 @@ from data.samples import (
     hold_out,
     list_folders,
     list_images,
+    noted,
+    report_faults,
     require_images,
 )
+
+MOST_CONFIG = 2**20  # bytes of a defects_config.json; LOCO's have 2,000
 
 
 def find_categories(root: Path) -> list[str]:
@@ -25,28 +30,38 @@ def find_categories(root: Path) -> list[str]:
 def read_mvtec_ad(root: Path, name: str, seed: int) -> Category:
     """Read a category of MVTec AD. A tenth of train/good, drawn by `seed`, is for validation.
 
-    Raises InputError naming the folder or mask that is missing.
+    Its faults name each folder and mask that is missing.
     """
-    folder = root / name
-    train = good_samples(require_images(folder / "train" / GOOD, "training"))
-    train, validation = hold_out(train, seed)
-    return Category(name, train, validation, read_test(folder))
+    folder, faults = root / name, []
+    train, validation = [], []
+    with noted(faults):
+        train = good_samples(require_images(folder / "train" / GOOD, "training"))
+        train, validation = hold_out(train, seed)
+    return Category(name, train, validation, read_test(folder, faults), faults=faults)
 
 
 def read_mvtec_loco(root: Path, name: str, seed: int) -> Category:
     """Read a category of MVTec LOCO AD, which brings its own validation split (`seed` is unused).
 
-    Raises InputError naming the folder, mask or entry of defects_config.json that is missing.
+    Its faults name each folder, mask and entry of defects_config.json that is missing.
     """
-    folder = root / name
-    train = good_samples(require_images(folder / "train" / GOOD, "training"))
-    validation = good_samples(require_images(folder / "validation" / GOOD, "validation"))
-    test = read_test(folder)
-    return Category(name, train, validation, test, read_defects_config(folder))
+    folder, faults = root / name, []
+    train, validation, config = [], [], []
+    with noted(faults):
+        train = good_samples(require_images(folder / "train" / GOOD, "training"))
+    with noted(faults):
+        validation = good_samples(require_images(folder / "validation" / GOOD, "validation"))
+    with noted(faults):
+        config = read_defects_config(folder)
+    test = read_test(folder, faults)
+    return Category(name, train, validation, test, config, faults)
 
 
-def read_test(folder: Path) -> list[Sample]:
-    """Read test/<defect> with each defect's masks, in any layout that `find_masks` knows."""
+def read_test(folder: Path, faults: list[str]) -> list[Sample]:
+    """Read test/<defect> with each defect's masks, in any layout that `find_masks` knows.
+
+    Adds to `faults` each image without its mask and each mask without its image.
+    """
     samples = []
     for defect in list_folders(folder / "test"):
         images = list_images(defect)
@@ -56,29 +71,18 @@ def read_test(folder: Path) -> list[Sample]:
         for image in images:
             masks = find_masks(folder / "ground_truth" / defect.name, image.stem)
             samples.append(Sample(image, 1, defect.name, masks))
-    check_pairs(folder, samples)
-    without = [sample for sample in samples if sample.label and not sample.masks]
-    if without and any(sample.masks for sample in samples):
-        truth = folder / "ground_truth" / without[0].defect / without[0].image.stem
-        raise InputError(f"{truth}: there is no mask for {without[0].image}")
-    return samples
-
-
-def check_pairs(folder: Path, samples: list[Sample]) -> None:
-    """Raise InputError for a mask without its image, or two images that would share their mask."""
+    if any(sample.masks for sample in samples):
+        for sample in samples:
+            if sample.label and not sample.masks:
+                truth = folder / "ground_truth" / sample.defect / sample.image.stem
+                faults.append(f"{truth}: there is no mask for {sample.image}")
     known = {mask for sample in samples for mask in sample.masks}
     for defect in list_folders(folder / "ground_truth"):
         nested = [mask for image in list_folders(defect) for mask in list_images(image)]
         for mask in (*list_images(defect), *nested):
             if mask not in known and defect.name != GOOD:
-                raise InputError(f"{mask}: there is no image in {folder / 'test' / defect.name}")
-    seen: dict[tuple[str, str], Path] = {}
-    for sample in samples:
-        former = seen.setdefault((sample.defect, sample.image.stem), sample.image)
-        if former != sample.image:
-            raise InputError(
-                f"{former} and {sample.image} differ in their suffix alone: rename one"
-            )
+                faults.append(f"{mask}: there is no image in {folder / 'test' / defect.name}")
+    return samples
 
 
 def find_masks(folder: Path, stem: str) -> tuple[Path, ...]:
@@ -95,22 +99,32 @@ def read_defects_config(folder: Path) -> list[dict]:
     path = folder / "defects_config.json"
     needed = {"defect_name", "pixel_value", "saturation_threshold", "relative_saturation"}
     try:
+        if path.exists() and not (path.is_file() and path.stat().st_size <= MOST_CONFIG):
+            raise InputError(f"{path} must be a file of at most {MOST_CONFIG} bytes")
         entries = json.loads(path.read_text())
     except OSError as error:
         raise InputError(
             f"{path} cannot be read: it is part of the dataset; copy it there"
         ) from error
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise InputError(f"{path} is not JSON: {error}") from error
     tabular = isinstance(entries, list) and all(isinstance(entry, dict) for entry in entries)
     if not tabular or not all(needed <= set(entry) for entry in entries):
         raise InputError(f"{path} must list entries with {', '.join(sorted(needed))}")
-    for entry in entries:
-        value, threshold = entry["pixel_value"], entry["saturation_threshold"]
-        numbers = isinstance(value, int) and isinstance(threshold, int | float)
-        if not numbers or not 0 < threshold <= (1 if entry["relative_saturation"] else threshold):
-            raise InputError(
-                f"{path}: {entry['defect_name']} needs a whole pixel_value, and a "
-                "saturation_threshold above 0, at most 1 when relative"
-            )
+    report_faults(
+        [
+            f"{path}: {str(entry['defect_name'])[:100]} needs a whole pixel_value from 1 to 65535, "
+            "and a saturation_threshold above 0, at most 1 when relative"
+            for entry in entries
+            if not is_saturation(entry)
+        ]
+    )
     return entries
+
+
+def is_saturation(entry: dict) -> bool:
+    """Tell whether an entry of defects_config.json has values that make sense."""
+    value, threshold = entry["pixel_value"], entry["saturation_threshold"]
+    relative = entry["relative_saturation"]
+    kinds = type(value) is int and type(threshold) in (int, float) and type(relative) is bool
+    return kinds and 0 < value < 2**16 and 0 < threshold <= (1 if relative else math.inf)

@@ -2,7 +2,6 @@
 
 import os
 import random
-import signal
 import warnings
 from collections.abc import Callable, Iterator
 from itertools import count
@@ -17,6 +16,7 @@ from torch.utils.data import DataLoader, Dataset
 from data.images import Size, decode, resize
 from data.samples import InputError, is_image
 from data.shards import Member, Shards, list_readable_members
+from data.workers import Reading, WorkerDied, leave_interrupts_to_parent, raised_at_next
 
 PENALTY_GRAYSCALE = 0.3  # probabilities; source: EfficientAD, appendix A.3
 DISTILLATION_GRAYSCALE = 0.1
@@ -26,7 +26,6 @@ JUDGED = 1000  # images: the share is that of at least so many, or a bad start w
 NAMED = 10  # unreadable images that are named one by one
 HELD_OUT_IMAGES = 500  # at most; a twentieth of a small folder
 HELD_OUT_SHARDS = 50  # at most, since a shard may hold one class alone
-GRACE = 20  # seconds that a worker goes on after SIGTERM
 
 
 class Files:
@@ -173,6 +172,8 @@ def is_readable(member: Path | Member) -> bool:
 class NaturalImages(Dataset):
     """An endless stream of views; item i depends on (source, seed, i) alone, so it can resume."""
 
+    reading = Reading(0)  # of the worker processes, if there are any
+
     def __init__(
         self,
         source: Files | Shards,
@@ -190,9 +191,12 @@ class NaturalImages(Dataset):
             self.unreadable.ask()
             try:
                 member = self.source.pick(position, attempt, self.seed, rng)
+                self.reading.note(str(member))
                 return self.view(read(member), self.size, rng)
             except InputError as error:  # one bad file of a million must not end a long run
                 self.unreadable.skip(error)
+            finally:
+                self.reading.note()
 
 
 def load_batches(
@@ -205,9 +209,11 @@ def load_batches(
     """Yield one batch of views for each of `steps`, decoded by `workers` processes ahead of use.
 
     `part` is the slice of every batch that this process is to have. Takes nothing from the global
-    random generator. Raises InputError as a worker does.
+    random generator. Raises InputError as a worker does, and WorkerDied, within seconds, when one
+    is killed.
     """
     places = range(batch_size)[part]
+    images.reading = Reading(workers)
     with warnings.catch_warnings():
         # more workers than cores slow nothing down: they wait while the batches ahead last
         warnings.filterwarnings("ignore", "This DataLoader will create")
@@ -220,25 +226,23 @@ def load_batches(
             worker_init_fn=leave_interrupts_to_parent,
             generator=torch.Generator(),
         )
-        batches = iter(loader)
+        with raised_at_next():
+            batches = iter(loader)
     fault = None
     try:
         yield from batches
     except InputError as error:  # from a worker it comes with the worker's traceback
-        fault = str(error).rpartition("InputError: ")[2].strip()
+        fault = InputError(str(error).rpartition("InputError: ")[2].strip())
         error.__traceback__ = None  # a worker's error and its frames hold each other, and batches
+    except RuntimeError as error:
+        if "DataLoader worker" not in str(error):
+            raise
+        fault = WorkerDied(
+            f"a process that decodes natural images was killed while it read "
+            f"{images.reading.of_the_dead()}: lower --workers if memory is short"
+        )
+        error.__traceback__ = None
     finally:
         del batches  # ends the workers; at the exit of Python they would only be told to, see GRACE
     if fault:
-        raise InputError(fault)
-
-
-def leave_interrupts_to_parent(worker: int) -> None:
-    """Go on in a worker after Ctrl-C or SIGTERM: to stop cleanly, training still needs its batch.
-
-    A launcher sends SIGTERM to all processes of a group. GRACE is for a parent that was killed, or
-    that ends this worker by SIGTERM.
-    """
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    if hasattr(signal, "alarm"):  # not on Windows
-        signal.signal(signal.SIGTERM, lambda *_: signal.alarm(GRACE))
+        raise fault

@@ -1,6 +1,9 @@
 """What every layout reader returns: samples, categories, and the error for bad input."""
 
+import os
 import random
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
@@ -9,10 +12,29 @@ import numpy as np
 
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp", ".ppm", ".pgm")
 GOOD = "good"
+MOST_BYTES = 255  # of a file's name, in usual file systems
 
 
 class InputError(Exception):
-    """The user can mend this: the message is one line that names the file or option."""
+    """The user can mend this: each argument is one line that names a file or option."""
+
+    def __str__(self) -> str:
+        return "; ".join(map(str, self.args))
+
+
+def report_faults(faults: list[str]) -> None:
+    """Raise one InputError that names every fault, if there is one."""
+    if faults:
+        raise InputError(*faults)
+
+
+@contextmanager
+def noted(faults: list[str]) -> Iterator[None]:
+    """Add an InputError's lines to `faults` instead of raising it."""
+    try:
+        yield
+    except InputError as error:
+        faults += error.args
 
 
 @dataclass(frozen=True)
@@ -30,13 +52,22 @@ class Sample:
 
 @dataclass(frozen=True)
 class Category:
-    """The images of one product. `defects_config` is LOCO's table of saturation thresholds."""
+    """The images of one product. `defects_config` is LOCO's table of saturation thresholds.
+
+    `faults` are what a reader found wrong beside them, one line each.
+    """
 
     name: str
     train: list[Sample]
     validation: list[Sample]
     test: list[Sample] = field(default_factory=list)
     defects_config: list[dict] | None = None
+    faults: list[str] = field(default_factory=list)
+
+    @property
+    def samples(self) -> list[Sample]:
+        """All images, in the order of use."""
+        return [*self.train, *self.validation, *self.test]
 
 
 @lru_cache(maxsize=2)  # a batch may lie in two epochs
@@ -48,6 +79,12 @@ def permutation(seed: int, epoch: int, count: int) -> np.ndarray:
 def is_image(path: Path) -> bool:
     """Tell whether `path` is named like an image; hidden files (`._000.png`) are not."""
     return path.suffix.lower() in IMAGE_SUFFIXES and not path.name.startswith(".")
+
+
+def is_plain(name: str) -> bool:
+    """Tell whether a folder of ours can have this name, and `.<name>.new`, inside any other."""
+    one = Path(name).name == name != "" and not name.startswith(".")
+    return one and name.isprintable() and len(os.fsencode(name)) < MOST_BYTES - 10
 
 
 def list_images(folder: Path) -> list[Path]:

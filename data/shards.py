@@ -31,6 +31,9 @@ class Member:
     offset: int
     size: int
 
+    def __str__(self) -> str:
+        return str(self.shard / self.name)
+
     def decode(self) -> Image.Image:
         """Read the image as 8-bit RGB. Raises InputError naming the shard and the member."""
         try:

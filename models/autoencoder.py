@@ -12,6 +12,7 @@ from models.gfencoder import CHANNELS, Size, gfencoder, gfencoder_side
 from models.pdn import TEACHER_CHANNELS, output_side
 
 DROPOUT = 0.2
+LARGEST_SIDE = 4096  # pixels, of an image: more is a slip, or a file's lie
 HALVINGS = 5  # of EfficientAD's encoder, before the convolution that leaves 1 x 1
 
 
@@ -69,6 +70,16 @@ def efficientad_autoencoder(size: Size, out_channels: int = TEACHER_CHANNELS) ->
 
 AUTOENCODERS = {"glae": glae_autoencoder, "efficientad": efficientad_autoencoder}
 BOTTLENECK_SIDES = {"glae": gfencoder_side, "efficientad": lambda side: side >> HALVINGS}
+
+
+def check_size(size: Size, model: str) -> None:
+    """Raise ValueError when `model` cannot work on images of `size` (height, width)."""
+    smallest = smallest_side(model)
+    if min(size) < smallest or max(size) > LARGEST_SIDE:
+        raise ValueError(
+            f"an image size of {size[0]} x {size[1]} does not suit {model}: sides of {smallest} to "
+            f"{LARGEST_SIDE} pixels do"
+        )
 
 
 def smallest_side(model: str) -> int:

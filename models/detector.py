@@ -7,7 +7,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from models.autoencoder import AUTOENCODERS, smallest_side
+from models.autoencoder import AUTOENCODERS, check_size
 from models.gfencoder import Size
 from models.pdn import PDNS, TEACHER_CHANNELS
 
@@ -196,15 +196,16 @@ def build_detector(
 ) -> Detector:
     """Build an untrained detector around `teacher` (or an empty one, to load a state_dict into).
 
-    Raises ValueError when `image_size` (height, width) is too small for `model`.
+    Raises ValueError when `image_size` (height, width) does not suit `model`.
     """
-    smallest = smallest_side(model)
-    if min(image_size) < smallest:
-        raise ValueError(
-            f"image_size {image_size[0]} x {image_size[1]} is too small for {model}: "
-            f"the smallest side that works is {smallest}"
-        )
+    check_size(image_size, model)
     build = PDNS[model_size]
     autoencoder = AUTOENCODERS[model](image_size)
     student = build(2 * TEACHER_CHANNELS)
     return Detector(build() if teacher is None else teacher, student, autoencoder)
+
+
+def empty_detector(model: str, model_size: str, image_size: Size) -> Detector:
+    """Build a detector without memory for its tensors: to compare with, or to be given some."""
+    with torch.device("meta"):
+        return build_detector(model, model_size, image_size)

@@ -9,7 +9,7 @@ from safetensors.torch import save_file
 from torchvision.models import vgg16
 
 import pretrain
-from utils.options import parse
+from utils.presets import parse
 
 
 def make_world(folder: Path, images: int) -> Path:

@@ -20,7 +20,7 @@ from tests.conftest import REPOSITORY, SIZE, fill, make_mvtec_ad, make_mvtec_loc
 from utils.compilation import WARM_UP
 from utils.devices import Compute
 from utils.evaluation import check_maps, map_path, measure
-from utils.options import parse
+from utils.presets import parse
 
 TINY = ["--image_size", "64", "--steps", "2", "--warm_up", "4", "--repeats", "3"]
 TINY += ["--device", "cpu", "--workers", "1"]

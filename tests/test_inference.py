@@ -23,7 +23,7 @@ from data.samples import InputError
 from models.pdn import pdn_small
 from tests.conftest import REPOSITORY, SIZE, fill, make_mvtec_ad, make_product
 from utils.devices import supports
-from utils.options import parse
+from utils.presets import parse
 from utils.runs import Run
 
 TINY = ["--train_steps", "2", "--image_size", "64", "--workers", "1", "--device", "cpu"]
@@ -256,7 +256,7 @@ def test_an_interrupted_sweep_stops_its_training_and_goes_on_later(world, tmp_pa
         errors = process.stderr.read()  # ends when the last process that writes to it has ended
     assert process.returncode == 130
     assert "interrupted: the same command, without --overwrite, goes on from here" in errors
-    assert "; --resume goes on from there" in errors
+    assert " --resume\ninterrupted: the same command" in errors
     assert run.checkpoint_file.exists()
 
 

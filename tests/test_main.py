@@ -17,10 +17,11 @@ from PIL import Image
 from safetensors.torch import load_file
 
 import main
+from data.images import load_image
 from data.samples import InputError
 from models.pdn import pdn_small
 from tests.conftest import REPOSITORY, SIZE, make_mvtec_ad, make_mvtec_loco, make_product
-from utils.options import parse
+from utils.presets import parse
 from utils.runs import Run, find_runs
 from utils.teachers import load_teacher, shipped_teacher
 
@@ -56,7 +57,7 @@ def test_a_run_writes_everything_that_the_design_lists(product, teacher, tmp_pat
     run_main(*arguments(product, teacher, tmp_path))
     run = Run(tmp_path, "folder", "bolt")
     files = {path.name for path in run.folder.iterdir()}
-    assert {"detector.safetensors", "config.yaml", "checkpoint.pt", "losses.csv"} <= files
+    assert {"detector.safetensors", "config.yaml", "checkpoint.safetensors", "losses.csv"} <= files
     maps = sorted(path.relative_to(run.maps_folder) for path in run.maps_folder.rglob("*.tiff"))
     assert [str(path) for path in maps] == [
         f"test/{defect}/{stem}.tiff" for defect in ("good", "stain") for stem in ("000", "001")
@@ -89,16 +90,21 @@ def test_the_runs_config_repeats_it_bit_for_bit(product, teacher, tmp_path):
 
 
 def test_training_and_calibration_never_open_a_test_image(product, teacher, tmp_path, monkeypatch):
-    opened, real_open, real_train = [], Image.open, main.train
+    opened, trained, real_open, real_train = [], [], Image.open, main.train
 
-    def train(*arguments_):
+    def train(prepared, options):
+        trained.append(prepared.images)
         with monkeypatch.context() as patch:
             patch.setattr(Image, "open", lambda p, *a, **k: opened.append(p) or real_open(p))
-            real_train(*arguments_)
+            real_train(prepared, options)
 
     monkeypatch.setattr(main, "train", train)
     run_main(*arguments(product, teacher, tmp_path))
-    assert len(opened) >= 6
+    paths = sorted((product / "train" / "good").iterdir())
+    known = [load_image(path, tuple(trained[0].shape[2:]))[0] for path in paths]
+    assert len(trained[0]) == 5
+    assert all(any(torch.equal(image, one) for one in known) for image in trained[0])
+    assert len(opened) == 1
     assert not [path for path in opened if "test" in Path(path).relative_to(product).parts]
 
 

@@ -10,7 +10,8 @@ import main
 import pretrain
 from data.samples import InputError
 from tests.conftest import REPOSITORY
-from utils.options import parse, resolved
+from utils.options import resolved
+from utils.presets import parse
 
 PRESETS = sorted((REPOSITORY / "configs").glob("*.yaml"))
 

@@ -57,8 +57,8 @@ def test_a_checkpoint_of_another_recipe_is_refused(world, tmp_path, monkeypatch)
             distil(world, tmp_path, "--checkpoint_every", "2")
     with pytest.raises(InputError, match="--resume: seed was 0, not 1"):
         distil(world, tmp_path, "--resume", "--seed", "1")
-    (tmp_path / "checkpoint.pt").write_bytes(b"PK cut")
-    with pytest.raises(InputError, match=r"checkpoint\.pt is damaged"):
+    (tmp_path / "checkpoint.safetensors").write_bytes(b"PK cut")
+    with pytest.raises(InputError, match=r"checkpoint\.safetensors is damaged"):
         distil(world, tmp_path, "--resume")
 
 

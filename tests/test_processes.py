@@ -154,14 +154,14 @@ def wait_for(path: Path, process: subprocess.Popen) -> None:
 @pytest.mark.slow
 @on_linux
 def test_killing_one_of_two_processes_loses_at_most_an_interval(start, alone, tmp_path):
-    checkpoint, more = tmp_path / "checkpoint.pt", ("--checkpoint_every", "6")
+    checkpoint, more = tmp_path / "checkpoint.safetensors", ("--checkpoint_every", "6")
     process = start(tmp_path, 2, *more)
     wait_for(checkpoint, process)
     os.kill(children(process.pid)[-1], signal.SIGKILL)
     _, errors = process.communicate(timeout=LIMIT)
     assert process.returncode != 0
     assert "error: RuntimeError: another process has ended" in errors
-    done = torch.load(checkpoint, weights_only=True)["step"]
+    done = read_about(checkpoint)["step"]
     assert done in (6, 12, 18)
     assert not (tmp_path / "teacher_small.safetensors").exists()
     finish(start(tmp_path, 2, *more, "--resume"))
@@ -184,22 +184,22 @@ def send_to_torchrun(process: subprocess.Popen) -> None:
 @pytest.mark.parametrize("send", [send_to_one, send_to_torchrun])
 def test_two_processes_stop_at_the_same_step(start, alone, tmp_path, send):
     process = start(tmp_path, 2, "--checkpoint_every", "5")
-    wait_for(tmp_path / "checkpoint.pt", process)
+    wait_for(tmp_path / "checkpoint.safetensors", process)
     send(process)
     _, errors = process.communicate(timeout=LIMIT)
     (stopped,) = re.findall(r"interrupted after step (\d+)", errors)  # said once
-    assert torch.load(tmp_path / "checkpoint.pt", weights_only=True)["step"] == int(stopped)
+    assert read_about(tmp_path / "checkpoint.safetensors")["step"] == int(stopped)
     finish(start(tmp_path, 1, "--checkpoint_every", "5", "--resume"))  # or any other number
     assert_same_teacher(alone, tmp_path)
 
 
 @pytest.mark.slow
 def test_a_leader_that_fails_ends_the_others_with_its_message(start, tmp_path):
-    (tmp_path / "checkpoint.pt").write_bytes(b"PK cut")
+    (tmp_path / "checkpoint.safetensors").write_bytes(b"PK cut")
     process = start(tmp_path, 2, "--resume")
     _, errors = process.communicate(timeout=LIMIT)
     assert process.returncode != 0
-    assert errors.count("checkpoint.pt is damaged") == 1
+    assert errors.count("checkpoint.safetensors is damaged") == 1
 
 
 @pytest.mark.slow

@@ -11,22 +11,28 @@ from torch import nn
 from tqdm import tqdm
 
 from data.images import normalise
-from data.samples import InputError
-from models.pdn import PDNS
+from data.samples import InputError, report_faults
+from data.workers import WorkerDied
+from models.pdn import PDNS, TEACHER_CHANNELS
+from utils.adam import (
+    adam_tensors,
+    empty_adam_tensors,
+    prefixed,
+    restore_adam,
+    without_prefix,
+)
 from utils.calibration import ChannelMoments
+from utils.checkpoints import Due, check_finite
 from utils.devices import Compute, seed_everything
-from utils.files import written_aside
+from utils.files import DAMAGED, read_about, read_tensors, save_tensors
 from utils.interrupts import Interrupts
 from utils.losses import LossLog
-from utils.options import report_faults
 from utils.processes import Processes
 from utils.targets import BORDER, Cached, Streamed
 
 REPORT_STEPS = 20  # reading a loss waits for the device, and so does agreeing on an interrupt
 WARM_UP = 0.02  # part of the steps, for the cosine schedule
 WEIGHT_DECAY = 1e-5
-MODULES = ("pupils", "adam", "scaler")  # of a State, as it is saved
-NUMBERS = ("step", "mean", "std", "unreadable")
 RECIPE = (
     "backbone",
     "backbone_layers",
@@ -51,7 +57,7 @@ def recipe(options: argparse.Namespace) -> dict:
 
 def checkpoint_path(options: argparse.Namespace) -> Path:
     """Return where the state of an unfinished distillation lies."""
-    return options.output_dir / "checkpoint.pt"
+    return options.output_dir / "checkpoint.safetensors"
 
 
 class Pupils(nn.ModuleDict):
@@ -113,40 +119,56 @@ class State:
         self.step += 1
 
     def save(self) -> None:
-        """Write the checkpoint."""
-        state = {name: getattr(self, name).state_dict() for name in MODULES}
-        state |= {name: getattr(self, name) for name in NUMBERS}
-        with written_aside(checkpoint_path(self.options)) as aside:
-            torch.save(state | {"recipe": recipe(self.options)}, aside)
+        """Write the checkpoint. Raises FloatingPointError when a weight is not finite."""
+        check_finite(self.pupils.parameters(), self.step)
+        tensors = prefixed("pupils", self.pupils.state_dict())
+        tensors |= prefixed("adam", adam_tensors(self.adam)) | {"mean": self.mean, "std": self.std}
+        about = {
+            "step": self.step,
+            "unreadable": self.unreadable,
+            "scaler": self.scaler.state_dict(),
+        }
+        save_tensors(
+            tensors, checkpoint_path(self.options), about | {"recipe": recipe(self.options)}
+        )
 
     def load(self, processes: Processes) -> bool:
         """Go on from the checkpoint, if there is one; tell whether there was.
 
         The leading process reads it for all, so only that one needs the folder.
         """
-        state = processes.from_leader(self._read() if processes.leads else None)
-        if state is None:
+        found = processes.from_leader(self._read() if processes.leads else None)
+        if found is None:
             return False
-        for name in MODULES:
-            getattr(self, name).load_state_dict(state[name])
-        for name in NUMBERS:
-            setattr(self, name, state[name])
-        self.mean, self.std = self.mean.to(self.device), self.std.to(self.device)
+        about, tensors = found
+        self.pupils.load_state_dict(without_prefix("pupils", tensors))
+        restore_adam(self.adam, without_prefix("adam", tensors))
+        self.scaler.load_state_dict(about["scaler"])
+        self.step, self.unreadable = about["step"], about["unreadable"]
+        self.mean, self.std = (tensors[name].to(self.device) for name in ("mean", "std"))
         return True
 
-    def _read(self) -> dict | None:
+    def _read(self) -> tuple[dict, dict[str, torch.Tensor]] | None:
         """Read the checkpoint. Raises InputError if it is damaged or of another recipe."""
         path, now = checkpoint_path(self.options), recipe(self.options)
         if not path.exists():
             return None
         try:
-            state = torch.load(path, map_location="cpu", weights_only=True)
-            former, _ = state["recipe"], [state[name] for name in (*MODULES, *NUMBERS)]
-        except Exception as error:  # a cut file fails in any way
+            about = read_about(path)
+            former, numbers = about["recipe"], (about["step"], about["unreadable"])
+            if not (isinstance(former, dict) and all(type(number) is int for number in numbers)):
+                raise ValueError("its numbers are none")
+            changed = [key for key in now if now[key] != former.get(key)]
+            report_faults([f"--resume: {k} was {former.get(k)}, not {now[k]}" for k in changed])
+            return about, read_tensors(path, self.empty_tensors())
+        except DAMAGED as error:
             raise InputError(f"{path} is damaged: begin anew with --overwrite ({error})") from error
-        changed = [key for key in now if now[key] != former.get(key)]
-        report_faults([f"--resume: {k} was {former.get(k)}, not {now[k]}" for k in changed])
-        return state
+
+    def empty_tensors(self) -> dict[str, torch.Tensor]:
+        """Return what a checkpoint holds, as far as shapes go."""
+        moments = torch.empty(1, TEACHER_CHANNELS, 1, 1, device="meta")
+        tensors = prefixed("pupils", self.pupils.state_dict()) | {"mean": moments, "std": moments}
+        return tensors | prefixed("adam", empty_adam_tensors(self.pupils.parameters()))
 
 
 class Record:
@@ -205,7 +227,8 @@ class Record:
 def fit(state: State, source: Cached | Streamed, compute: Compute, processes: Processes) -> None:
     """Train `state.pupils` to the last step, from the checkpoint if the options say so.
 
-    Checkpoints at intervals, and when interrupted, which raises KeyboardInterrupt.
+    Checkpoints by --checkpoint_every, when interrupted, which raises KeyboardInterrupt, and when no
+    image comes any more.
     """
     options, device = state.options, compute.device
     if not (options.resume and state.load(processes)):
@@ -214,30 +237,38 @@ def fit(state: State, source: Cached | Streamed, compute: Compute, processes: Pr
     network = processes.wrap(state.pupils)
     batches = source.batches(range(state.step, options.train_steps), processes)
     record = Record(state, source, processes)
+    saved = Due(options.checkpoint_every, state.step)
     with closing(record), closing(batches), Interrupts() as interrupts:
-        for images, features in batches:
+        while state.step < options.train_steps:
+            try:
+                images, features = next(batches)
+            except (InputError, WorkerDied):  # between two steps, so what was learnt is whole
+                if processes.leads and state.step > saved.step:
+                    state.save()
+                raise
             inputs = normalise(images.to(device, non_blocking=True))
             target = (features.to(device, non_blocking=True).float() - state.mean) / state.std
             with compute.autocast():
                 losses = network(inputs, target)
             state.descend(losses)
             record.add(losses.detach())
-            last = state.step == options.train_steps
-            due = last or state.step % options.checkpoint_every == 0
-            stop = interrupts.requested
+            stop, due = interrupts.requested, saved(state.step)
             if processes.count > 1:  # all or none; asking a GPU at every step would slow it down
                 asked = device.type == "cpu" or state.step % REPORT_STEPS == 0
-                flag = torch.tensor(float(stop), device=device)
-                stop = asked and processes.sum(flag).item() > 0
-            if due or stop or state.step % REPORT_STEPS == 0:
+                flags = torch.tensor([float(stop), float(due)], device=device)
+                stop, due = (processes.sum(flags) > 0).tolist() if asked else (False, False)
+            due |= stop or state.step == options.train_steps
+            if due or state.step % REPORT_STEPS == 0:
                 record.report()
-            if processes.leads and (due or stop):
-                state.save()
+            if due:
+                saved.saved(state.step)
+                if processes.leads:
+                    state.save()
             if stop:
                 processes.wait()  # or the launcher would end the leader while it saves
                 if not processes.leads:
                     raise SystemExit(130)  # as the leader, which says so
-                raise KeyboardInterrupt(f" after step {state.step}; --resume goes on from there")
+                raise KeyboardInterrupt(f" after step {state.step}")
 
 
 @torch.no_grad()

@@ -12,15 +12,14 @@ import numpy as np
 import tifffile
 import torch
 import torchvision
-from tqdm import tqdm
 
-from data.images import Size, decode, image_batches, image_size, in_background
+from data.images import Size, image_batches, image_size, in_background
 from data.samples import GOOD, Category, InputError, Sample
 from models.detector import Detector
 from utils import metrics
 from utils.devices import Compute, synchronise
 from utils.files import written_aside
-from utils.ground_truth import Region, channels, components
+from utils.ground_truth import Region, regions
 from utils.localization import CURVE_ERROR, PRO_LIMIT, SPRO_LIMITS, Localization, localize
 from utils.runs import Run
 from utils.scoring import Scorer
@@ -31,22 +30,6 @@ POOLED = "all"  # the subset of all images
 WRITERS = 4  # threads at most that write maps: each holds some, as large as images
 
 Pixels = dict[str, Localization | None]  # subset -> its pixel metrics
-
-
-def check_images(category: Category, workers: int) -> None:
-    """Decode what is otherwise read only after training, and drop it.
-
-    Raises InputError: a bad image or mask is named at once, not after hours.
-    """
-
-    def check(sample: Sample) -> None:
-        decode(sample.image)
-        regions_of(sample, category)
-
-    samples = [*category.validation, *category.test]
-    checked = in_background(check, samples, workers)
-    for _ in tqdm(checked, "checking images", len(samples), unit="img", leave=False):
-        pass
 
 
 def map_path(folder: Path, sample: Sample) -> Path:
@@ -129,7 +112,7 @@ def measure(category: Category, folder: Path, workers: int) -> dict:
         maxima[index] = float(anomaly_map.max())
         return anomaly_map
 
-    def regions(index: int) -> list[Region]:
+    def truth(index: int) -> list[Region]:
         return regions_of(samples[index], category)
 
     groups = [sample.defect for sample in samples]
@@ -137,7 +120,7 @@ def measure(category: Category, folder: Path, workers: int) -> dict:
     subsets = {defect: (GOOD, defect) for defect in defects} | {POOLED: (GOOD, *defects)}
     limits = SPRO_LIMITS if loco else (PRO_LIMIT,)
     what = f"measuring {category.name}"
-    pixels = localize(read, regions, groups, subsets, limits, workers, what)
+    pixels = localize(read, truth, groups, subsets, limits, workers, what)
     scores = defaultdict(list)
     for group, maximum in zip(groups, maxima, strict=True):
         scores[group].append(maximum)
@@ -153,10 +136,7 @@ def regions_of(sample: Sample, category: Category) -> list[Region]:
     """Return the regions that PRO, or with a defects_config sPRO, averages over."""
     if not sample.masks:
         return []
-    size = image_size(sample.image)
-    if category.defects_config is None:
-        return components(sample.masks, size)
-    return channels(sample.masks, size, category.defects_config)
+    return regions(sample.masks, image_size(sample.image), category.defects_config)
 
 
 def area_of(pixels: Pixels, subset: str, limit: float) -> float | None:

@@ -1,19 +1,26 @@
-"""Writing files so that a crash never leaves half of one."""
+"""Files: written so that a crash never leaves half of one, read so that none is believed."""
 
 import json
 import os
 import shutil
 import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import Any
 
 import torch
+import yaml
 from filelock import FileLock, Timeout
-from safetensors import safe_open
-from safetensors.torch import save
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import load_file, save
 
 from data.samples import InputError
+
+MOST_YAML = 2**16  # bytes, of a file of options
+DTYPES = {torch.float32: "F32", torch.uint8: "U8"}  # of what we store and read again
+# what reading a file that is cut, altered or foreign raises
+DAMAGED = (SafetensorError, OSError, KeyError, TypeError, ValueError, RuntimeError)
 
 
 @contextmanager
@@ -21,17 +28,32 @@ def written_aside(path: Path, durable: bool = True) -> Iterator[Path]:
     """Give a temporary name beside `path`; rename it to `path` if the block succeeds.
 
     A `durable` file is on the disk before its name is, so a power cut leaves the old or the new.
+    An OSError names `path`, as one that a full disk makes does not.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    aside = path.with_name(f".{path.name}.{os.getpid()}.{threading.get_ident()}.part")
+    aside = path.with_name(f".{path.name[:40]}.{os.getpid()}.{threading.get_ident()}.part")
     try:
+        path.parent.mkdir(parents=True, exist_ok=True)
         yield aside
         if durable:
             with aside.open("rb") as file:
                 os.fsync(file.fileno())
         os.replace(aside, path)
+        if durable and hasattr(os, "O_DIRECTORY"):  # not on Windows
+            sync_folder(path.parent)
+    except OSError as error:
+        raise OSError(error.errno, error.strerror, str(path)) from error
     finally:
-        aside.unlink(missing_ok=True)
+        with suppress(OSError):
+            aside.unlink(missing_ok=True)
+
+
+def sync_folder(folder: Path) -> None:
+    """Put a folder's names on the disk."""
+    descriptor = os.open(folder, os.O_DIRECTORY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 @contextmanager
@@ -70,6 +92,71 @@ def save_tensors(tensors: dict[str, torch.Tensor], path: Path, about: dict) -> N
 
 
 def read_about(path: Path) -> dict:
-    """Return what `save_tensors` stored beside the tensors; raises KeyError in a foreign file."""
+    """Return what `save_tensors` stored beside the tensors.
+
+    Raises DAMAGED for a file that is not ours or not whole.
+    """
     with safe_open(path, framework="pt") as file:
-        return json.loads((file.metadata() or {})["about"])
+        about = json.loads((file.metadata() or {})["about"])
+    if not isinstance(about, dict):
+        raise ValueError("its description is none of ours")
+    return about
+
+
+def check_tensors(path: Path, like: Mapping[str, torch.Tensor]) -> None:
+    """Compare what a .safetensors file says it holds with `like`, which may be on "meta".
+
+    Reads the header alone. Raises DAMAGED, naming the first of the tensors that it lacks, has of
+    another shape or type, or has beside them.
+    """
+    with safe_open(path, framework="pt") as file:
+        slices = {key: file.get_slice(key) for key in file.keys()}  # noqa: SIM118
+        for key, tensor in like.items():
+            if key not in slices:
+                raise ValueError(f"it holds no {key}")
+            found = slices[key].get_dtype(), tuple(slices[key].get_shape())
+            expected = DTYPES[tensor.dtype], tuple(tensor.shape)
+            if found != expected:
+                raise ValueError(f"{key} is {describe(*found)}, not {describe(*expected)}")
+    for key in slices.keys() - like.keys():
+        raise ValueError(f"it holds {key}, which does not belong there")
+
+
+def describe(dtype: str, shape: tuple[int, ...]) -> str:
+    """Return a tensor's type and shape for people: F32 384 x 3."""
+    return f"{dtype} {' x '.join(map(str, shape)) or 'number'}"
+
+
+def read_tensors(path: Path, like: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """Read a .safetensors file that must hold what `like` does; raises as `check_tensors`.
+
+    So no more memory is taken than `like` says, whatever the file does.
+    """
+    check_tensors(path, like)
+    return load_file(path)
+
+
+class PlainLoader(yaml.SafeLoader):
+    """Reads YAML without aliases: a few of them can stand for more than any memory holds."""
+
+    def compose_node(self, parent, index):
+        if self.check_event(yaml.AliasEvent):
+            raise yaml.composer.ComposerError(None, None, "aliases are not allowed here")
+        return super().compose_node(parent, index)
+
+
+def read_yaml(path: Path) -> Any:
+    """Read a small YAML file of plain values.
+
+    Raises InputError that names the file and what is wrong with it.
+    """
+    try:
+        if path.exists() and not (path.is_file() and path.stat().st_size <= MOST_YAML):
+            raise InputError(f"{path} must be a file of at most {MOST_YAML} bytes")
+        return yaml.load(path.read_text(), PlainLoader)
+    except InputError:
+        raise
+    except OSError as error:
+        raise InputError(f"cannot read {path}: {error.strerror}") from error
+    except Exception as error:  # YAMLError, or what a date or a number that is none raises
+        raise InputError(f"{path} is not YAML: {error}") from error

@@ -9,9 +9,8 @@ from pathlib import Path
 
 import cv2
 import numpy as np
-from PIL import Image
 
-from data.images import Size
+from data.images import Size, opened
 from data.samples import InputError
 
 # What drops an alpha channel; grey, palette and 16-bit values stay as they are.
@@ -26,12 +25,8 @@ def read_mask(path: Path, size: Size) -> np.ndarray:
 
     Raises InputError when it cannot be read or is not of the image's `size` (height, width).
     """
-    try:
-        with Image.open(path) as image:
-            plain = MASK_MODES.get(image.mode, image.mode)
-            mask = np.asarray(image.convert(plain))
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        raise InputError(f"cannot read the mask {path}: {error}") from error
+    with opened(path, kind="mask") as image:
+        mask = np.asarray(image.convert(MASK_MODES.get(image.mode, image.mode)))
     if mask.dtype.kind == "f":
         raise InputError(f"the mask {path} holds floating-point pixels: save it as PNG")
     mask = mask.max(2) if mask.ndim == 3 else mask
@@ -41,6 +36,13 @@ def read_mask(path: Path, size: Size) -> np.ndarray:
             f"{size[1]} x {size[0]}"
         )
     return mask
+
+
+def regions(masks: tuple[Path, ...], size: Size, defects_config: list[dict] | None) -> list[Region]:
+    """Return sPRO's regions where there is a defects_config, else PRO's, of an image of `size`."""
+    if defects_config is None:
+        return components(masks, size)
+    return channels(masks, size, defects_config)
 
 
 def components(masks: tuple[Path, ...], size: Size) -> list[Region]:

@@ -2,6 +2,7 @@
 
 import csv
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -9,19 +10,29 @@ import torch
 
 from utils.files import written_aside
 
-NOT_FINITE = "try --precision fp32"
+NOT_FINITE = "training anew with --precision fp32 or another --seed may help"
 
 
 class LossLog:
     """Means of the loss terms over a window of steps: a CSV file, TensorBoard, progress bar.
 
-    Sums stay on the device; only `write` waits for it.
+    A window is `size` steps at most. Its losses stay on the device; only `write` waits for it.
+    `begun` are those of a window that a checkpoint cut in two, see `unwritten`.
     """
 
-    def __init__(self, path: Path, terms: Sequence[str], start: int, device: torch.device):
-        self.path, self.terms, self.start = path, terms, start
-        self.sums = torch.zeros(len(terms), device=device)
-        self.count = 0
+    def __init__(
+        self,
+        path: Path,
+        terms: Sequence[str],
+        start: int,
+        device: torch.device,
+        size: int = 1,
+        begun: Sequence[Sequence[float]] = (),
+    ):
+        self.path, self.terms, self.step = path, terms, start
+        self.window, self.count = torch.zeros(size, len(terms), device=device), len(begun)
+        if begun:
+            self.window[: len(begun)] = torch.tensor(begun)
         kept = self._rows_before(start)
         with written_aside(self.path) as aside, aside.open("w", newline="") as file:
             csv.writer(file).writerows([("step", "total", *terms, "learning_rate"), *kept])
@@ -29,46 +40,62 @@ class LossLog:
         self.tensorboard = open_tensorboard(path.parent, start)
 
     def _rows_before(self, step: int) -> list[list[str]]:
-        """Return the rows that a resumed run keeps: those of the steps it will not repeat."""
+        """Return the rows that a resumed run keeps: those of the steps it will not repeat.
+
+        A row that a crash cut short, or that is no row of ours, is dropped.
+        """
         if not step or not self.path.exists():
             return []
-        with self.path.open(newline="") as file:
-            return [row for row in list(csv.reader(file))[1:] if int(row[0]) <= step]
+        with self.path.open(newline="", errors="replace") as file:
+            lines = (line.replace("\0", "") for line in file)
+            rows = [row for row in csv.reader(lines) if len(row) == len(self.terms) + 3]
+        return [row for row in rows if row[0].isdecimal() and int(row[0]) <= step]
 
     def add(self, terms: torch.Tensor) -> None:
-        """Count in one step's terms, (T,), without waiting for the device."""
-        self.sums += terms
+        """Note the next step's terms, (T,), without waiting for the device."""
+        self.window[self.count] = terms
         self.count += 1
+        self.step += 1
 
-    def write(self, step: int, rate: float) -> float:
-        """Write the means since the last call; return their total.
+    def write(self, rate: float) -> float:
+        """Write the means since the last call, which end with the last step; return their total.
 
-        Raises FloatingPointError when the loss is no longer finite.
+        Raises FloatingPointError naming the step whose loss is not finite.
         """
-        total = self.write_means(step, rate, (self.sums / self.count).tolist())
-        self.sums.zero_()
+        self.check()
+        means = self.window[: self.count].mean(0).tolist()
+        self.write_means(self.step, rate, means)
         self.count = 0
-        return total
+        return sum(means)
 
-    def write_means(self, step: int, rate: float, means: list[float]) -> float:
+    def write_means(self, step: int, rate: float, means: list[float]) -> None:
         """Write means that were taken elsewhere, as `write` does."""
-        total = sum(means)
-        if not np.isfinite(total):
-            raise FloatingPointError(f"the loss is {total} near step {step}: {NOT_FINITE}")
-        csv.writer(self.file).writerow((step, total, *means, rate))
-        self.file.flush()
+        if not np.isfinite(sum(means)):
+            raise FloatingPointError(f"the loss is {sum(means)} near step {step}; {NOT_FINITE}")
+        try:
+            csv.writer(self.file).writerow((step, sum(means), *means, rate))
+            self.file.flush()
+        except OSError as error:  # which does not name the file
+            raise OSError(error.errno, error.strerror, str(self.path)) from error
         if self.tensorboard:
             for name, value in zip(self.terms, means, strict=True):
                 self.tensorboard.add_scalar(f"loss/{name}", value, step)
-        return total
 
-    def check(self, step: int) -> None:
-        """Raise FloatingPointError when a loss since the last row is not finite."""
-        if not self.sums.isfinite().all():
-            raise FloatingPointError(f"the loss is not finite near step {step}: {NOT_FINITE}")
+    def check(self) -> None:
+        """Raise FloatingPointError naming the first step since the last row whose loss is bad."""
+        losses = self.window[: self.count].cpu()
+        for place, term in (~losses.isfinite()).nonzero()[:1].tolist():
+            step = self.step - self.count + place + 1
+            what = f"the loss {self.terms[term]} is {losses[place, term]:g} at step {step}"
+            raise FloatingPointError(f"{what}; {NOT_FINITE}")
+
+    def unwritten(self) -> list[list[float]]:
+        """Return the losses since the last row, one list a step."""
+        return self.window[: self.count].tolist()
 
     def close(self) -> None:
-        self.file.close()
+        with suppress(OSError):  # of a full disk, after the error that told so
+            self.file.close()
         if self.tensorboard:
             self.tensorboard.close()
 

@@ -1,27 +1,18 @@
-"""Command-line options: argparse, with YAML presets that set defaults.
-
-The order is: the parser's default, the dataset's own preset, each `--config` in turn, the
-command line; the last one that speaks wins.
-"""
+"""Command-line options: argparse, in groups that scripts share, and what their values must be."""
 
 import argparse
-import signal
-import sys
-import warnings
-from collections.abc import Callable, Sequence
+import re
+from difflib import get_close_matches
 from pathlib import Path
-
-import yaml
 
 from data.catalog import DATASETS
 from data.images import Size
-from data.samples import InputError
-from models.autoencoder import AUTOENCODERS, smallest_side
+from data.samples import InputError, report_faults
+from models.autoencoder import AUTOENCODERS, check_size
 from models.pdn import PDNS
 from utils.devices import COMPILERS, MEMORY_FORMATS, PRECISIONS
 
-CONFIGS = Path(__file__).resolve().parent.parent / "configs"
-FLAGS = ("resume", "overwrite", "debug")  # of one invocation: never stored with a run
+FLAGS = ("resume", "overwrite", "check", "debug")  # of one invocation: never stored with a run
 
 
 class ShowDefaults(argparse.ArgumentDefaultsHelpFormatter):
@@ -40,6 +31,24 @@ class Parser(argparse.ArgumentParser):
         more |= {"formatter_class": ShowDefaults, "allow_abbrev": False}
         super().__init__(description=description, **more)
         self.add_argument("--debug", action="store_true", help="show a traceback on errors")
+
+    def parse_args(self, args=None, namespace=None) -> argparse.Namespace:
+        """Name the nearest option there is for each that there is not."""
+        options, unknown = self.parse_known_args(args, namespace)
+        named = [text for text in unknown if text.startswith("-")] or unknown  # not their values
+        report_faults([self.unknown(text) for text in named])
+        return options
+
+    def unknown(self, text: str) -> str:
+        """Say what is wrong with an argument that is not known, and what it may stand for."""
+        if not text.startswith("--"):
+            return f"{text} belongs to no option; see {self.prog} --help"
+        near = get_close_matches(text.partition("=")[0], self._option_string_actions, n=1)
+        return (
+            f"there is no option {text}: {near[0]}?"
+            if near
+            else (f"there is no option {text}; see {self.prog} --help")
+        )
 
     def error(self, message: str):
         raise InputError(f"{message}; see {self.prog} --help")
@@ -133,6 +142,24 @@ def add_speed_options(
         )
 
 
+def add_checkpoint_option(group: argparse._ArgumentGroup, default: str) -> None:
+    """Add --checkpoint_every."""
+    group.add_argument(
+        "--checkpoint_every",
+        type=interval,
+        default=default,
+        metavar="{STEPS,TIME}",
+        help="save what --resume needs after so many steps, or a time such as 90s, 5m or 1h",
+    )
+
+
+def interval(text: str) -> str:
+    """Check the value of --checkpoint_every."""
+    if not re.fullmatch(r"0*[1-9]\d{0,8}[smh]?", text):
+        raise argparse.ArgumentTypeError(f"{text} is no number of steps, and no time such as 5m")
+    return text
+
+
 def add_config_option(parser: argparse.ArgumentParser) -> None:
     """Add --config."""
     parser.add_argument(
@@ -142,51 +169,6 @@ def add_config_option(parser: argparse.ArgumentParser) -> None:
         metavar="FILE.yaml",
         help="options on top of presets",
     )
-
-
-def parse(parser: Parser, argv: Sequence[str] | None = None) -> argparse.Namespace:
-    """Read the command line on top of the presets it names.
-
-    Raises InputError for an unknown option, a bad value, or a preset that is not there.
-    """
-    argv = list(sys.argv[1:] if argv is None else argv)
-    options = parser.parse_args(argv)
-    configs = getattr(options, "config", None) or []
-    tokens = [token for path in configs for token in preset_tokens(parser, path)]
-    if parser.presets and hasattr(options, "dataset"):
-        dataset = parser.parse_args(tokens + argv).dataset
-        own = CONFIGS / f"{dataset}.yaml"
-        tokens = (preset_tokens(parser, own) if own.is_file() else []) + tokens
-    return parser.parse_args(tokens + argv)
-
-
-def preset_tokens(parser: argparse.ArgumentParser, path: Path) -> list[str]:
-    """Turn a YAML preset into command-line tokens, so that argparse checks its values too.
-
-    Raises InputError naming the file and what is wrong in it.
-    """
-    try:
-        preset = yaml.safe_load(path.read_text()) or {}
-    except OSError as error:
-        raise InputError(f"cannot read --config {path}: {error.strerror}") from error
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise InputError(f"{path} is not YAML: {' '.join(str(error).split())}") from error
-    if not isinstance(preset, dict):
-        raise InputError(f"{path} must hold lines of 'option: value'")
-    tokens = []
-    for key, value in preset.items():
-        if f"--{key}" not in parser._option_string_actions or key == "config":
-            raise InputError(f"{path}: there is no option '{key}' for a preset")
-        if value is True:
-            tokens.append(f"--{key}")
-        elif value is not None and value is not False:
-            values = value if isinstance(value, list) else [value]
-            tokens += [f"--{key}", *map(str, values)]
-    try:
-        parser.parse_args(tokens)
-    except InputError as error:
-        raise InputError(f"{path}: {error}") from error
-    return tokens
 
 
 def resolved(options: argparse.Namespace) -> dict:
@@ -215,44 +197,10 @@ def check_not_negative(options: argparse.Namespace, *names: str) -> list[str]:
 
 def check_image_size(options: argparse.Namespace) -> list[str]:
     """Return the fault of an --image_size that the --model cannot work at, if there is one."""
-    smallest = smallest_side(options.model)
     if len(options.image_size) > 2:
         return ["--image_size takes one side, or height and width"]
-    if min(options.image_size) < smallest:
-        return [f"--image_size for {options.model} must be at least {smallest}"]
-    return []
-
-
-def report_faults(faults: list[str]) -> None:
-    """Raise one InputError that names every fault, if there is one."""
-    if faults:
-        raise InputError("; ".join(faults))
-
-
-def print_warning(message: Warning | str, *_: object) -> None:
-    """Show a warning as one line, without the line of code that raised it."""
-    print(f"warning: {message}", file=sys.stderr)
-
-
-def run_command(main: Callable, get_parser: Callable[[], Parser]) -> int:
-    """Run a script; return its exit code: 0 done, 1 failed, 2 input error, 130 interrupted.
-
-    Errors are one line on stderr; a traceback only with --debug.
-    """
-    debug = "--debug" in sys.argv
-    warnings.showwarning = print_warning
-    signal.signal(signal.SIGTERM, signal.default_int_handler)  # what stops a job on a cluster
     try:
-        return main(parse(get_parser())) or 0
-    except KeyboardInterrupt as interrupt:
-        print(f"interrupted{interrupt.args[0] if interrupt.args else ''}", file=sys.stderr)
-        return 130
-    except BrokenPipeError:
-        return 1
-    except Exception as error:
-        if debug:
-            raise
-        text = " ".join(str(error).split()) or "no message"
-        kind = "" if isinstance(error, InputError) else f"{type(error).__name__}: "
-        print(f"error: {kind}{text}", file=sys.stderr)
-        return 2 if isinstance(error, InputError) else 1
+        check_size(image_size(options), options.model)
+    except ValueError as error:
+        return [f"--image_size: {error}"]
+    return []

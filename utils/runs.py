@@ -1,5 +1,6 @@
 """The output folder: where everything of a run lies; save, load, lock."""
 
+import operator
 import os
 import shutil
 from collections.abc import Iterator
@@ -10,13 +11,20 @@ from tempfile import TemporaryDirectory
 
 import torch
 import yaml
-from safetensors import SafetensorError
-from safetensors.torch import load_file
 
 from data.samples import InputError
-from models.detector import Detector, build_detector
+from models.detector import Detector, empty_detector
 from models.gfencoder import Size
-from utils.files import locked_folder, read_about, save_tensors, written_aside
+from utils.devices import PRECISIONS
+from utils.files import (
+    DAMAGED,
+    locked_folder,
+    read_about,
+    read_tensors,
+    read_yaml,
+    save_tensors,
+    written_aside,
+)
 
 
 @dataclass(frozen=True)
@@ -46,7 +54,7 @@ class Run:
 
     @property
     def checkpoint_file(self) -> Path:
-        return self.folder / "checkpoint.pt"
+        return self.folder / "checkpoint.safetensors"
 
     @property
     def losses_file(self) -> Path:
@@ -106,10 +114,7 @@ class Run:
 
     def read_config(self) -> dict:
         """Read the resolved options. Raises InputError when they are missing or damaged."""
-        try:
-            config = yaml.safe_load(self.config_file.read_text())
-        except (OSError, ValueError, yaml.YAMLError) as error:
-            raise InputError(f"{self.config_file} cannot be read: {error}") from error
+        config = read_yaml(self.config_file)
         if not isinstance(config, dict):
             raise InputError(f"{self.config_file} is damaged: train this category again")
         return config
@@ -117,11 +122,8 @@ class Run:
     def read_training_seconds(self) -> float | None:
         """Return how long training took, all sessions together; None when that is not known."""
         try:
-            state = torch.load(
-                self.checkpoint_file, map_location="cpu", weights_only=True, mmap=True
-            )
-            return state["seconds"]
-        except Exception:  # a file that is cut short fails in any way, and this is only a timing
+            return float(read_about(self.checkpoint_file)["seconds"])
+        except DAMAGED:  # and this is only a timing
             return None
 
     def save_detector(
@@ -143,16 +145,19 @@ class Run:
         path = self.detector_file
         try:
             about = read_about(path)
-            size = tuple(about["image_size"])
-            detector = build_detector(about["model"], about["model_size"], size)
-            detector.load_state_dict(load_file(path))
+            height, width = map(operator.index, about["image_size"])
+            precision = about.get("precision", "fp32")
+            PRECISIONS[precision]  # or a KeyError
+            detector = empty_detector(about["model"], about["model_size"], (height, width))
+            tensors = read_tensors(path, detector.state_dict())
+            detector.load_state_dict(tensors, assign=True)
         except FileNotFoundError as error:
             raise InputError(
                 f"{path} does not exist: train it, or finish its training with main.py --resume"
             ) from error
-        except (SafetensorError, KeyError, ValueError, TypeError, RuntimeError, OSError) as error:
+        except DAMAGED as error:
             raise InputError(f"{path} is damaged: train this category again ({error})") from error
-        return detector.to(device).eval(), size, about.get("precision", "fp32")
+        return detector.to(device).eval(), (height, width), precision
 
 
 def find_runs(output: Path) -> list[Run]:

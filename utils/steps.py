@@ -8,6 +8,7 @@ import torch
 
 from data.images import jitter, normalise
 from models.detector import Detector
+from utils.adam import restore_adam
 from utils.compilation import Compiled, CudaGraph, warn_eager
 from utils.devices import Compute
 
@@ -61,27 +62,36 @@ class Optimisation:
         self.scaler.update()
 
     def state_dict(self) -> dict:
-        """Return everything that a bit-for-bit continuation needs, as tensors and numbers."""
+        """Return what going on bit for bit needs beside Adam's tensors, as JSON can hold it."""
+        device_rng = torch.cuda.get_rng_state(self.device) if self.on_cuda else None
         return {
-            "adam": self.adam.state_dict(),
             "scaler": self.scaler.state_dict(),
-            "rng": torch.get_rng_state(),
-            "device_rng": torch.cuda.get_rng_state(self.device) if self.on_cuda else None,
+            "rng": as_text(torch.get_rng_state()),
+            "device_rng": None if device_rng is None else as_text(device_rng),
         }
 
-    def load_state_dict(self, state: dict, step: int) -> None:
-        """Take up where `state_dict` left off, `step` steps done."""
-        groups = self.adam.state_dict()["param_groups"]  # this device's, not the former one's
-        self.adam.load_state_dict({"state": state["adam"]["state"], "param_groups": groups})
+    def load_state_dict(self, adam: dict[str, torch.Tensor], state: dict) -> None:
+        """Take up where `state_dict` left off, state["step"] steps done.
+
+        `adam` is what `adam_tensors` returned.
+        """
+        restore_adam(self.adam, adam)
         for group in self.adam.param_groups:
-            group["lr"] = self._rate(step)
-        for parameter, kept in self.adam.state.items():  # the fused step wants one memory format
-            for name in ("exp_avg", "exp_avg_sq"):
-                kept[name] = torch.empty_like(parameter.detach()).copy_(kept[name])
+            group["lr"] = self._rate(state["step"])
         self.scaler.load_state_dict(state["scaler"])
-        torch.set_rng_state(state["rng"])
+        torch.set_rng_state(from_text(state["rng"]))
         if state["device_rng"] is not None and self.on_cuda:
-            torch.cuda.set_rng_state(state["device_rng"], self.device)
+            torch.cuda.set_rng_state(from_text(state["device_rng"]), self.device)
+
+
+def as_text(state: torch.Tensor) -> str:
+    """Write a random generator's state, uint8 (N,), as text."""
+    return state.numpy().tobytes().hex()
+
+
+def from_text(text: str) -> torch.Tensor:
+    """Read what `as_text` wrote."""
+    return torch.frombuffer(bytearray.fromhex(text), dtype=torch.uint8)
 
 
 @dataclass

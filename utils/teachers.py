@@ -1,7 +1,10 @@
 """Read a teacher from any published checkpoint layout; write ours."""
 
+import io
 import pickle
+import pickletools
 import re
+import zipfile
 from pathlib import Path
 
 import torch
@@ -14,6 +17,8 @@ from utils.files import save_tensors
 
 SHIPPED = Path(__file__).resolve().parent.parent / "models" / "weights"
 MAGIC = (b"PK", b"\x80")  # of PyTorch's files: a zip archive, or before 1.6 a pickle
+# what a pickle of tensors names, as pickletools shows it
+TENSORS = r"torch \w+Storage|torch._utils _rebuild_(tensor_v2|parameter)|collections OrderedDict"
 WRAPPERS = ("state_dict", "model_state_dict", "model", "teacher")
 
 
@@ -52,6 +57,7 @@ def read_state_dict(path: Path) -> dict[str, torch.Tensor]:
             return load_file(path)
         if not first_bytes(path).startswith(MAGIC):
             raise ValueError("it is not in PyTorch's format")
+        check_pickle(path)
         content = torch.load(path, map_location="cpu", weights_only=True)
     except FileNotFoundError as error:
         raise InputError(f"there is no weights file {path}") from error
@@ -69,6 +75,30 @@ def read_state_dict(path: Path) -> dict[str, torch.Tensor]:
     ):
         raise InputError(f"{path} holds no state dict: save the teacher's state_dict() in it")
     return content
+
+
+def check_pickle(path: Path) -> None:
+    """Raise UnpicklingError for a PyTorch file that is more than tensors as `torch.save` wrote them.
+
+    Even with weights_only, a few bytes can ask for objects of any size, and a packed archive can
+    become larger than any memory.
+    """
+    if first_bytes(path).startswith(b"PK"):
+        with zipfile.ZipFile(path) as archive:
+            if any(info.compress_type != zipfile.ZIP_STORED for info in archive.infolist()):
+                raise ValueError("its archive is compressed")
+            names = [name for name in archive.namelist() if name.endswith("/data.pkl")]
+            pickled = [io.BytesIO(archive.read(name)) for name in names]
+    else:  # before 1.6: four pickles, then the tensors' bytes
+        with path.open("rb") as file:
+            content = io.BytesIO(file.read())
+        pickled = [content] * 4
+    for stream in pickled:
+        for operation, argument, _ in pickletools.genops(stream):
+            if operation.name in ("GLOBAL", "INST", "STACK_GLOBAL"):
+                known = re.fullmatch(TENSORS, str(argument))
+                if operation.name != "GLOBAL" or not known:
+                    raise pickle.UnpicklingError(f"it names {argument}")
 
 
 def load_teacher(path: Path, model_size: str | None = None) -> tuple[nn.Sequential, str]:
@@ -104,7 +134,8 @@ def _in_layer_order(state_dict: dict[str, torch.Tensor]) -> list[torch.Tensor]:
 
     def natural(key: str) -> list:
         layer, _, kind = key.rpartition(".")
-        numbers = [(int(n), "") if n.isdigit() else (-1, n) for n in re.split(r"(\d+)", layer)]
+        parts = re.split(r"([0-9]{1,9})", layer)  # every second one is a number
+        numbers = [(int(part), "") if odd % 2 else (-1, part) for odd, part in enumerate(parts)]
         return [*numbers, (0 if kind == "weight" else 1, kind)]
 
     return [state_dict[key] for key in sorted(state_dict, key=natural)]

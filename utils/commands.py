@@ -1,0 +1,84 @@
+"""How a script ends: its exit code, and what it says when it fails or is interrupted."""
+
+import argparse
+import errno
+import shlex
+import signal
+import sys
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+import torch
+
+from data.samples import InputError
+from utils.options import Parser
+from utils.presets import parse
+from utils.processes import process_count
+
+# what a script can be asked to do with less memory
+THRIFTY = ("batch_size", "scoring_batch_size", "image_size", "feature_memory", "workers")
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+
+
+def print_warning(message: Warning | str, *_: object) -> None:
+    """Show a warning as one line, without the line of code that raised it."""
+    print(f"warning: {message}", file=sys.stderr)
+
+
+@contextmanager
+def resumable() -> Iterator[None]:
+    """Within the block, an interrupt says with which command the work goes on."""
+    try:
+        yield
+    except KeyboardInterrupt as interrupt:
+        where = interrupt.args[0] if interrupt.args else ""
+        kept = [a for a in sys.argv if a not in ("--resume", "--overwrite")]
+        line = f"go on with: {shlex.join(['python3', *kept, '--resume'])}"
+        if process_count() > 1:
+            line = "--resume goes on from there"
+        raise KeyboardInterrupt(f"{where}; {line}") from interrupt
+
+
+def out_of_memory(error: Exception) -> bool:
+    """Tell whether memory was short, of a GPU or the computer."""
+    kinds = (MemoryError, torch.OutOfMemoryError)
+    return isinstance(error, kinds) or "can't allocate memory" in str(error)
+
+
+def explained(error: Exception, options: argparse.Namespace) -> list[str]:
+    """Return what to say of an error, one line each."""
+    if isinstance(error, InputError):
+        return [" ".join(str(fault).split()) for fault in error.args]
+    if out_of_memory(error):
+        lower = " or ".join(f"--{name}" for name in THRIFTY if hasattr(options, name))
+        return [f"out of memory: lower {lower}"]
+    if isinstance(error, OSError) and error.strerror:
+        mend = ": make room there, then go on with --resume" if error.errno in FULL else ""
+        return [f"{error.filename or 'a file'}: {error.strerror}{mend}"]
+    return [f"{type(error).__name__}: {' '.join(str(error).split()) or 'no message'}"]
+
+
+def run_command(main: Callable, get_parser: Callable[[], Parser]) -> int:
+    """Run a script; return its exit code: 0 done, 1 failed, 2 input error, 130 interrupted.
+
+    Errors are one line each on stderr; a traceback only with --debug.
+    """
+    debug = "--debug" in sys.argv
+    warnings.showwarning = print_warning
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # what stops a job on a cluster
+    options = argparse.Namespace()
+    try:
+        options = parse(get_parser())
+        return main(options) or 0
+    except KeyboardInterrupt as interrupt:
+        print(f"interrupted{interrupt.args[0] if interrupt.args else ''}", file=sys.stderr)
+        return 130
+    except BrokenPipeError:
+        return 1
+    except Exception as error:
+        if debug:
+            raise
+        for line in explained(error, options):
+            print(f"error: {line}", file=sys.stderr)
+        return 2 if isinstance(error, InputError) else 1

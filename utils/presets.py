@@ -1,0 +1,77 @@
+"""YAML presets, which set the defaults of options.
+
+The order is: the parser's default, the dataset's own preset, each `--config` in turn, the
+command line; the last one that speaks wins.
+"""
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from data.samples import InputError, report_faults
+from utils.files import read_yaml
+from utils.options import Parser
+
+CONFIGS = Path(__file__).resolve().parent.parent / "configs"
+NOT_PRESET = ("config", "help", "check", "debug")
+Scalar = str | int | float | bool | None
+
+
+def parse(parser: Parser, argv: Sequence[str] | None = None) -> argparse.Namespace:
+    """Read the command line on top of the presets it names.
+
+    Raises InputError for an unknown option, a bad value, or a preset that is not there.
+    """
+    argv = list(sys.argv[1:] if argv is None else argv)
+    options = parser.parse_args(argv)
+    configs = getattr(options, "config", None) or []
+    tokens = [token for path in configs for token in preset_tokens(parser, path)]
+    if parser.presets and hasattr(options, "dataset"):
+        dataset = parser.parse_args(tokens + argv).dataset
+        own = CONFIGS / f"{dataset}.yaml"
+        tokens = (preset_tokens(parser, own) if own.is_file() else []) + tokens
+    return parser.parse_args(tokens + argv)
+
+
+def preset_tokens(parser: Parser, path: Path) -> list[str]:
+    """Turn a YAML preset into command-line tokens, so that argparse checks its values too.
+
+    Raises InputError naming the file and all that is wrong in it.
+    """
+    preset = read_yaml(path) or {}
+    if not isinstance(preset, dict):
+        raise InputError(f"{path} must hold lines of 'option: value'")
+    faults, tokens = [], []
+    for key, value in preset.items():
+        if f"--{key}" not in parser._option_string_actions:
+            faults.append(f"{path}: {parser.unknown(f'--{key}')}")
+        elif key in NOT_PRESET or not is_plain(value):
+            faults.append(f"{path}: {key} cannot be set here, or not to such a value")
+        else:
+            tokens += tokens_of(key, value)
+    report_faults(faults)
+    try:
+        parser.parse_args(tokens)
+    except InputError as error:
+        raise InputError(*(f"{path}: {fault}" for fault in error.args)) from error
+    return tokens
+
+
+def is_plain(value: Any) -> bool:
+    """Tell whether a value is one that an option can have: no option begins with a dash."""
+    values = value if isinstance(value, list) else [value]
+    dashes = isinstance(value, list) and any(str(v).startswith("-") for v in value)
+    return all(isinstance(v, Scalar) for v in values) and not dashes
+
+
+def tokens_of(key: str, value: Scalar | list[Scalar]) -> list[str]:
+    """Return the command-line tokens that set an option."""
+    if value is True:
+        return [f"--{key}"]
+    if value is None or value is False:
+        return []
+    if isinstance(value, list):
+        return [f"--{key}", *map(str, value)]
+    return [f"--{key}={value}"]
