@@ -53,7 +53,9 @@ def selected_runs(output: Path, options: argparse.Namespace) -> list[Run]:
     runs = [
         run
         for run in find_runs(output)
-        if options.dataset in (None, run.dataset) and options.subdataset in (None, run.subdataset)
+        if run.dataset in DATASETS
+        and options.dataset in (None, run.dataset)
+        and options.subdataset in (None, run.subdataset)
     ]
     if not runs:
         raise InputError(f"{output} holds nothing of the --dataset and --subdataset asked for")
@@ -89,9 +91,11 @@ def load_category(run: Run, options: argparse.Namespace) -> tuple[Category, int]
     Returns them with the run's seed, by which a validation split may have been drawn.
     """
     config = run.read_config() if run.config_file.exists() else {}
-    path = dataset_path(options, run.dataset) or config.get(f"{run.dataset}_path")
-    root = find_root(run.dataset, path and Path(path))
-    seed = config.get("seed", 0)
+    stored, seed = config.get(f"{run.dataset}_path"), config.get("seed", 0)
+    if not (isinstance(stored, str | None) and isinstance(seed, int) and seed >= 0):
+        raise InputError(f"{run.config_file} is damaged: train this category again")
+    path = dataset_path(options, run.dataset) or (stored and Path(stored))
+    root = find_root(run.dataset, path)
     return read_category(run.dataset, root, run.subdataset, seed), seed
 
 

@@ -5,7 +5,7 @@
 #   GPUS=0,1,2 ./sweep.sh mvtec_ad path/mvtec_ad --output_dir output_seed1 --seed 1
 #
 # Categories that are finished are skipped, interrupted ones go on, a failed one does not stop the
-# rest. Exit status: 0 when all succeeded, 1 when one failed, 2 for wrong arguments, 130 when
+# rest. With --check, main.py says of each whether it could be trained. Exit status: 0 when all succeeded, 1 when one failed, 2 for wrong arguments, 130 when
 # interrupted. PYTHON names the interpreter.
 set -uo pipefail
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
@@ -18,13 +18,14 @@ fi
 dataset=$1 path=$2
 shift 2
 
-output=output start=--resume
+output=output start=--resume check=
 arguments=("$@")
 for ((i = 0; i < ${#arguments[@]}; i++)); do
     case ${arguments[i]} in
         --output_dir) output=${arguments[i + 1]:-output} ;;
         --output_dir=*) output=${arguments[i]#*=} ;;
         --overwrite) start=--overwrite ;;
+        --check) check=1 ;;
     esac
 done
 
@@ -47,14 +48,14 @@ work() {
     trap 'kill -TERM "$child" 2>/dev/null; wait "$child"; exit 130' TERM
     while IFS= read -r category; do
         mkdir "$claims/$category" 2>/dev/null || continue
-        if [ $start = --resume ] && [ -f "$output/metrics/$dataset/$category.json" ] &&
+        if [ -z "$check" ] && [ $start = --resume ] && [ -f "$output/metrics/$dataset/$category.json" ] &&
             [ ! -d "$output/trainings/$dataset/.$category.new" ]; then
             echo "$category: finished already" >&2
             continue
         fi
         echo "$category" >&2
         "$python" "$here/main.py" --dataset "$dataset" --subdataset "$category" \
-            "${place[@]}" "${device[@]}" $resume "${arguments[@]}" >/dev/null &
+            "${place[@]}" "${device[@]}" $resume "${arguments[@]}" >&3 &
         child=$!
         wait "$child" || touch "$claims/$category/failed"
     done <<<"$categories"
@@ -63,6 +64,8 @@ work() {
 place=("--${dataset}_path" "$path") resume=--resume
 [ "$dataset" = demo ] && place=()
 [ $start = --overwrite ] && resume=
+exec 3>/dev/null # the table at the end has every row
+[ -n "$check" ] && exec 3>&1
 IFS=, read -ra gpus <<<"${GPUS:-}"
 for gpu in "${gpus[@]:-}"; do
     work "$gpu" &
@@ -70,7 +73,7 @@ done
 wait
 
 table=0
-PYTHONPATH=$here "$python" -m utils.tables "$output" || table=$?
+[ -n "$check" ] || PYTHONPATH=$here "$python" -m utils.tables "$output" || table=$?
 failed=$(cd "$claims" && for f in */failed; do [ -e "$f" ] && echo "${f%/failed}"; done | paste -sd' ')
 if [ -n "$failed" ]; then
     echo "failed: $failed" >&2

@@ -76,15 +76,20 @@ def read_map(folder: Path, sample: Sample) -> np.ndarray:
     """
     path = map_path(folder, sample)
     path = path if path.exists() else path.with_suffix(".tif")
-    try:
-        scores = tifffile.imread(path).astype(np.float32, copy=False)
-    except FileNotFoundError as error:
-        raise InputError(f"there is no map {path.with_suffix('.tiff')}") from error
-    except (OSError, ValueError, tifffile.TiffFileError) as error:
-        raise InputError(f"cannot read the map {path}: {error}") from error
+    if not path.is_file():
+        raise InputError(f"there is no map {path.with_suffix('.tiff')}")
     size = image_size(sample.image)
-    if scores.shape != size:
-        raise InputError(f"the map {path} is {scores.shape} but its image is {size}")
+    try:
+        with tifffile.TiffFile(path) as file:
+            found = file.series[0].shape  # before memory is taken at its word
+            scores = file.asarray() if found == size else None
+    except Exception as error:  # a damaged file fails in any way
+        raise InputError(f"cannot read the map {path}: {error}") from error
+    if scores is None:
+        raise InputError(f"the map {path} is {found} but its image is {size}")
+    if scores.dtype.kind not in "fiu":
+        raise InputError(f"the map {path} holds {scores.dtype}, not numbers")
+    scores = scores.astype(np.float32, copy=False)
     if not np.isfinite(scores).all():
         raise InputError(f"the map {path} holds values that are not finite numbers")
     return scores

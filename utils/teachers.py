@@ -87,12 +87,14 @@ def check_pickle(path: Path) -> None:
         with zipfile.ZipFile(path) as archive:
             if any(info.compress_type != zipfile.ZIP_STORED for info in archive.infolist()):
                 raise ValueError("its archive is compressed")
+            if sum(info.file_size for info in archive.infolist()) > path.stat().st_size:
+                raise ValueError("its archive holds more than the file")
             names = [name for name in archive.namelist() if name.endswith("/data.pkl")]
             pickled = [io.BytesIO(archive.read(name)) for name in names]
-    else:  # before 1.6: four pickles, then the tensors' bytes
+    else:  # before 1.6: five pickles, then the tensors' bytes
         with path.open("rb") as file:
             content = io.BytesIO(file.read())
-        pickled = [content] * 4
+        pickled = [content] * 5
     for stream in pickled:
         for operation, argument, _ in pickletools.genops(stream):
             if operation.name in ("GLOBAL", "INST", "STACK_GLOBAL"):

@@ -1,0 +1,122 @@
+"""Whenever a run is killed or interrupted, it goes on to the detector that it would have been."""
+
+import os
+import random
+import signal
+import time
+from pathlib import Path
+
+import pytest
+
+from tests.faults.running import STEPS, Child, command, finish, run_of
+from utils.files import read_about
+from utils.runs import Run
+
+pytestmark = pytest.mark.slow
+
+
+def same_results(run: Run, other: Run) -> bool:
+    """Tell whether two runs have the same detector, losses and anomaly maps, byte for byte."""
+    files = [run.detector_file, run.losses_file, *run.maps_folder.rglob("*.tiff")]
+    assert len(files) == 6
+    return all(
+        path.read_bytes() == (other.output / path.relative_to(run.output)).read_bytes()
+        for path in files
+    )
+
+
+def goes_on(world: Path, output: Path, undisturbed: Run, *more: str) -> bool:
+    code, text = finish(command(world, output, "--resume", *more), output / "log")
+    assert code == 0, text
+    assert not list(output.rglob("*.part"))
+    return same_results(run_of(output), undisturbed)
+
+
+@pytest.fixture(scope="module")
+def seconds(world, tmp_path_factory) -> float:
+    """How long a run takes, from its start to its end."""
+    output = tmp_path_factory.mktemp("timed")
+    begun = time.monotonic()
+    finish(command(world, output), output / "log")
+    return time.monotonic() - begun
+
+
+@pytest.mark.parametrize("moment", range(20))
+def test_killed_at_any_moment(world, undisturbed, seconds, tmp_path, moment):
+    child = Child(command(world, tmp_path), tmp_path / "log")
+    time.sleep(random.Random(moment).uniform(0, seconds))
+    child.kill()
+    assert goes_on(world, tmp_path, undisturbed)
+
+
+@pytest.mark.parametrize("step", [0, 4, STEPS - 2])
+def test_killed_while_a_checkpoint_is_written(world, undisturbed, tmp_path, step):
+    run = run_of(tmp_path)
+    child = Child(command(world, tmp_path), tmp_path / "log")
+    if step:
+        child.wait_for(lambda: run.checkpoint_file.exists() and saved_step(run) >= step)
+    child.wait_for(lambda: list(run.folder.glob(".checkpoint*.part")))
+    child.kill()
+    if step:
+        assert saved_step(run) >= step  # the one before is whole
+    assert goes_on(world, tmp_path, undisturbed)
+
+
+def saved_step(run: Run) -> int:
+    return read_about(run.checkpoint_file)["step"]
+
+
+def test_killed_again_and_again(world, undisturbed, tmp_path):
+    run = run_of(tmp_path)
+    for step in (2, 6, 10):
+        child = Child(command(world, tmp_path, "--resume"), tmp_path / "log")
+        child.wait_for(lambda step=step: run.checkpoint_file.exists() and saved_step(run) >= step)
+        child.kill()
+    assert goes_on(world, tmp_path, undisturbed)
+
+
+def test_killed_while_a_finished_run_is_overwritten(world, undisturbed, tmp_path):
+    run = run_of(tmp_path)
+    assert finish(command(world, tmp_path, "--seed", "1"), tmp_path / "log")[0] == 0
+    former = run.detector_file.read_bytes()
+    child = Child(command(world, tmp_path, "--overwrite"), tmp_path / "log")
+    child.wait_for(lambda: list(run.folder.parent.glob(".bolt.new/checkpoint.safetensors")))
+    child.kill()
+    assert run.detector_file.read_bytes() == former
+    assert goes_on(world, tmp_path, undisturbed)
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("group", [False, True])
+def test_interrupted_it_finishes_its_step_and_says_how_to_go_on(world, tmp_path, number, group):
+    """A terminal and a cluster send the signal to the processes that decode images, too."""
+    more = ("--imagenet_train_path", str(world / "natural"))
+    whole = tmp_path / "whole"
+    whole.mkdir()
+    assert finish(command(world, whole, *more), whole / "log")[0] == 0
+    line = [*command(world, tmp_path, *more), "--checkpoint_every", "1h"]
+    child = Child(line, tmp_path / "log", os.setsid)
+    child.wait_for(lambda: taken(run_of(tmp_path)) >= 3)
+    (os.killpg if group else os.kill)(child.process.pid, number)
+    assert child.wait() == 130
+    last = child.text().splitlines()[-1]
+    step = saved_step(run_of(tmp_path))
+    assert last.startswith(f"interrupted at step {step}; go on with: python3 main.py")
+    assert last.endswith(" --resume")
+    assert goes_on(world, tmp_path, run_of(whole), *more)
+
+
+def taken(run: Run) -> int:
+    """Return how many steps the log of losses tells of."""
+    return max(0, run.losses_file.read_text().count("\n") - 1) if run.losses_file.exists() else 0
+
+
+@pytest.mark.parametrize("phase", ["reading images", "scoring"])
+def test_interrupted_elsewhere_it_exits_alike(world, undisturbed, tmp_path, phase):
+    child = Child(command(world, tmp_path), tmp_path / "log")
+    child.wait_for(lambda: phase in child.log.read_text())
+    child.send(signal.SIGINT)
+    if child.wait() != 0:  # it may just have been done
+        assert child.process.exitcode == 130
+        assert child.text().splitlines()[-1].startswith("interrupted")
+    assert goes_on(world, tmp_path, undisturbed)
