@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 import torch
+from tqdm import tqdm
 
 from data.samples import InputError
 from utils.options import Parser
@@ -21,9 +22,14 @@ THRIFTY = ("batch_size", "scoring_batch_size", "image_size", "feature_memory", "
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
+def say(line: str) -> None:
+    """Print a line on stderr, above the progress bars that are there."""
+    tqdm.write(line, file=sys.stderr)
+
+
 def print_warning(message: Warning | str, *_: object) -> None:
     """Show a warning as one line, without the line of code that raised it."""
-    print(f"warning: {message}", file=sys.stderr)
+    say(f"warning: {message}")
 
 
 @contextmanager
@@ -72,7 +78,7 @@ def run_command(main: Callable, get_parser: Callable[[], Parser]) -> int:
         options = parse(get_parser())
         return main(options) or 0
     except KeyboardInterrupt as interrupt:
-        print(f"interrupted{interrupt.args[0] if interrupt.args else ''}", file=sys.stderr)
+        say(f"interrupted{interrupt.args[0] if interrupt.args else ''}")
         return 130
     except BrokenPipeError:
         return 1
@@ -80,5 +86,5 @@ def run_command(main: Callable, get_parser: Callable[[], Parser]) -> int:
         if debug:
             raise
         for line in explained(error, options):
-            print(f"error: {line}", file=sys.stderr)
+            say(f"error: {line}")
         return 2 if isinstance(error, InputError) else 1

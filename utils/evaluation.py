@@ -1,6 +1,7 @@
 """Score a test set: maps on disk, metrics, timings."""
 
 import contextlib
+import io
 import json
 import platform
 import time
@@ -61,8 +62,10 @@ def write_maps(scorer: Scorer, category: Category, size: Size, workers: int, fol
 
     def write(pair: tuple[Path, torch.Tensor]) -> None:
         path, scores = pair
+        content = io.BytesIO()  # tifffile's own error does not say that a disk is full
+        tifffile.imwrite(content, scores.cpu().numpy())
         with written_aside(path, durable=False) as aside:
-            tifffile.imwrite(aside, scores.cpu().numpy())
+            aside.write_bytes(content.getbuffer())
 
     for _ in in_background(write, scored(), min(workers, WRITERS)):
         pass

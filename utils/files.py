@@ -41,7 +41,7 @@ def written_aside(path: Path, durable: bool = True) -> Iterator[Path]:
         if durable and hasattr(os, "O_DIRECTORY"):  # not on Windows
             sync_folder(path.parent)
     except OSError as error:
-        raise OSError(error.errno, error.strerror, str(path)) from error
+        raise OSError(error.errno, error.strerror or str(error), str(path)) from error
     finally:
         with suppress(OSError):
             aside.unlink(missing_ok=True)

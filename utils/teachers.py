@@ -78,7 +78,7 @@ def read_state_dict(path: Path) -> dict[str, torch.Tensor]:
 
 
 def check_pickle(path: Path) -> None:
-    """Raise UnpicklingError for a PyTorch file that is more than tensors as `torch.save` wrote them.
+    """Raise UnpicklingError for a PyTorch file that is more than tensors as `torch.save` makes it.
 
     Even with weights_only, a few bytes can ask for objects of any size, and a packed archive can
     become larger than any memory.

@@ -11,7 +11,6 @@ from pathlib import Path
 import torch
 
 import main
-from data import natural  # noqa: F401: loaded once, for all that are forked
 from models.pdn import pdn_small
 from tests.conftest import fill, make_product
 from utils.commands import run_command
@@ -49,6 +48,7 @@ class Child:
 
     def __init__(self, line: list[str], log: Path, prepare: Callable | None = None):
         self.log = log
+        log.write_text("")
         self.process = CONTEXT.Process(target=run, args=(line, log, prepare))
         self.process.start()
 
@@ -85,6 +85,7 @@ def run(line: list[str], log: Path, prepare: Callable | None) -> None:
     for stream in (1, 2):
         os.dup2(descriptor, stream)
     signal.signal(signal.SIGINT, signal.default_int_handler)
+    multiprocessing.set_start_method("fork", force=True)  # of decoding processes, as for a user
     torch.set_num_threads(1)
     sys.argv = ["main.py", *line]
     if prepare:

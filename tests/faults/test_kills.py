@@ -88,12 +88,11 @@ def test_killed_while_a_finished_run_is_overwritten(world, undisturbed, tmp_path
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 @pytest.mark.parametrize("group", [False, True])
-def test_interrupted_it_finishes_its_step_and_says_how_to_go_on(world, tmp_path, number, group):
+def test_interrupted_it_finishes_its_step_and_says_how_to_go_on(
+    world, undisturbed_with_penalty, tmp_path, number, group
+):
     """A terminal and a cluster send the signal to the processes that decode images, too."""
     more = ("--imagenet_train_path", str(world / "natural"))
-    whole = tmp_path / "whole"
-    whole.mkdir()
-    assert finish(command(world, whole, *more), whole / "log")[0] == 0
     line = [*command(world, tmp_path, *more), "--checkpoint_every", "1h"]
     child = Child(line, tmp_path / "log", os.setsid)
     child.wait_for(lambda: taken(run_of(tmp_path)) >= 3)
@@ -103,7 +102,7 @@ def test_interrupted_it_finishes_its_step_and_says_how_to_go_on(world, tmp_path,
     step = saved_step(run_of(tmp_path))
     assert last.startswith(f"interrupted at step {step}; go on with: python3 main.py")
     assert last.endswith(" --resume")
-    assert goes_on(world, tmp_path, run_of(whole), *more)
+    assert goes_on(world, tmp_path, undisturbed_with_penalty, *more)
 
 
 def taken(run: Run) -> int:
