@@ -33,6 +33,7 @@ GREY = (0.2989, 0.587, 0.114)  # of red, green and blue; source: ITU-R BT.601, a
 # What PIL may take a file for: it knows others, some of which start other programs.
 FORMATS = ("PNG", "JPEG", "BMP", "DIB", "TIFF", "WEBP", "PPM", "GIF")
 MOST_PIXELS = 89_478_485  # a quarter of a GiB as RGB; a few bytes can claim any number
+TOO_MANY = f"more than {MOST_PIXELS // 10**6} million"
 
 
 @contextmanager
@@ -53,22 +54,24 @@ def opened(
             yield image
     except InputError:
         raise
-    except UnidentifiedImageError as error:
-        text = f"cannot read the {kind} {path}: no known format; replace or remove it"
-        raise InputError(text) from error
     except Exception as error:
-        reason = getattr(error, "strerror", None) or str(error) or type(error).__name__
-        raise InputError(
-            f"cannot read the {kind} {path}: {reason}; replace or remove it"
-        ) from error
+        text = f"cannot read the {kind} {path}: {reason(error)}; replace or remove it"
+        raise InputError(text) from error
+
+
+def reason(error: Exception) -> str:
+    """Say why an image cannot be read."""
+    if isinstance(error, UnidentifiedImageError):
+        return "no known format"
+    if isinstance(error, Image.DecompressionBombError):  # PIL's own limit is twice ours
+        return f"its pixels are {TOO_MANY}"
+    return getattr(error, "strerror", None) or str(error) or type(error).__name__
 
 
 def check_header(image: Image.Image) -> None:
     """Raise ValueError for an image that is too large or one of several in its file."""
     if image.width * image.height > MOST_PIXELS:
-        raise ValueError(
-            f"{image.width} x {image.height} pixels are more than {MOST_PIXELS // 10**6} million"
-        )
+        raise ValueError(f"its {image.width} x {image.height} pixels are {TOO_MANY}")
     if image.format == "TIFF":
         several = has_second_page(image)
     else:  # a camera's MPO holds a preview beside the image

@@ -2,6 +2,7 @@
 
 import argparse
 import errno
+import logging
 import shlex
 import signal
 import sys
@@ -10,6 +11,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 import torch
+from PIL import Image
 from tqdm import tqdm
 
 from data.samples import InputError
@@ -72,6 +74,8 @@ def run_command(main: Callable, get_parser: Callable[[], Parser]) -> int:
     """
     debug = "--debug" in sys.argv
     warnings.showwarning = print_warning
+    logging.getLogger("tifffile").disabled = True  # a damaged file is an error of ours
+    warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # such images are refused
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # what stops a job on a cluster
     options = argparse.Namespace()
     try:

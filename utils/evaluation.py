@@ -84,8 +84,9 @@ def read_map(folder: Path, sample: Sample) -> np.ndarray:
     size = image_size(sample.image)
     try:
         with tifffile.TiffFile(path) as file:
-            found = file.series[0].shape  # before memory is taken at its word
-            scores = file.asarray() if found == size else None
+            page = file.pages.first  # all pages of a damaged file may have no end
+            found = page.shape if is_single(file) else "several images"
+            scores = page.asarray() if found == size else None  # no memory at its word
     except Exception as error:  # a damaged file fails in any way
         raise InputError(f"cannot read the map {path}: {error}") from error
     if scores is None:
@@ -96,6 +97,14 @@ def read_map(folder: Path, sample: Sample) -> np.ndarray:
     if not np.isfinite(scores).all():
         raise InputError(f"the map {path} holds values that are not finite numbers")
     return scores
+
+
+def is_single(file: tifffile.TiffFile) -> bool:
+    """Tell whether a TIFF has one page only."""
+    try:
+        return not file.pages[1]
+    except IndexError:
+        return True
 
 
 def check_maps(category: Category, folder: Path) -> None:

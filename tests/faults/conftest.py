@@ -1,10 +1,15 @@
 """What the fault suite shares: a world of images, and what an undisturbed run makes of it."""
 
+import signal
+import sys
+import warnings
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 
 from tests.faults.running import command, finish, make_world, run_of
+from utils.commands import run_command
 from utils.runs import Run
 
 
@@ -29,3 +34,23 @@ def undisturbed(world, tmp_path_factory) -> Run:
 def undisturbed_with_penalty(world, tmp_path_factory) -> Run:
     more = ("--imagenet_train_path", str(world / "natural"))
     return finished(world, tmp_path_factory.mktemp("penalty"), *more)
+
+
+@pytest.fixture
+def outcome(monkeypatch, capfd):
+    """Run a script in this process; return its exit code, its results and its error lines."""
+
+    def call(script: ModuleType, line: list) -> tuple[int, str, list[str]]:
+        former = signal.getsignal(signal.SIGTERM)
+        try:
+            with monkeypatch.context() as patch, warnings.catch_warnings():
+                patch.setattr(sys, "argv", [f"{script.__name__}.py", *map(str, line)])
+                code = run_command(script.main, script.get_parser)
+        finally:
+            signal.signal(signal.SIGTERM, former)
+        out, err = capfd.readouterr()
+        assert "Traceback" not in err
+        lines = [text.strip() for text in err.replace("\r", "\n").splitlines()]
+        return code, out, [text for text in lines if text.startswith("error: ")]
+
+    return call

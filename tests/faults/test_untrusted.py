@@ -1,0 +1,402 @@
+"""Files from a stranger run no code, take no memory at their word and lead nowhere else."""
+
+import json
+import os
+import pickle
+import shutil
+import zipfile
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+import inference
+import main
+import pretrain
+from data.catalog import read_category
+from data.samples import InputError
+from models.pdn import pdn_small
+from tests.conftest import fill, make_mvtec_ad, make_mvtec_loco, make_product, make_visa
+from tests.distilling import distil, make_world
+from tests.faults.running import command, run_of
+from utils.files import DAMAGED, read_about, read_tensors
+from utils.presets import parse
+from utils.runs import Run
+from utils.teachers import load_teacher, read_state_dict
+
+SPLIT = "split_csv/1cls.csv"
+
+
+class Planting:
+    """Makes a file when it is unpickled."""
+
+    def __init__(self, path: Path):
+        self.path = path
+
+    def __reduce__(self):
+        return os.mkdir, (str(self.path),)
+
+
+# Pickles
+
+
+def plain_pickle(value: object, path: Path) -> None:
+    path.write_bytes(pickle.dumps(value))
+
+
+def zipped(value: object, path: Path) -> None:
+    torch.save(value, path)
+
+
+def legacy(value: object, path: Path) -> None:
+    torch.save(value, path, _use_new_zipfile_serialization=False)
+
+
+@pytest.mark.parametrize("save", [plain_pickle, zipped, legacy])
+@pytest.mark.parametrize("wrapped", [False, True])
+def test_a_teachers_code_never_runs(tmp_path, save, wrapped):
+    planting = Planting(tmp_path / "planted")
+    content = {**pdn_small().state_dict(), "more": planting} if wrapped else planting
+    save(content, tmp_path / "teacher.pth")
+    with pytest.raises(InputError, match=r"teacher\.pth"):
+        load_teacher(tmp_path / "teacher.pth")
+    assert not (tmp_path / "planted").exists()
+    pickle.loads(pickle.dumps(planting))  # it would have
+    assert (tmp_path / "planted").exists()
+
+
+@pytest.mark.parametrize("save", [plain_pickle, zipped, legacy])
+def test_no_code_runs_in_the_place_of_any_file_of_a_run(trained, tmp_path, outcome, save):
+    """Whatever is put in the place of a run's files: they are no pickles, so none is unpickled."""
+    line, output = trained
+    planted = tmp_path / "planted"
+    for script, arguments, name in (
+        (main, [*line, "--resume", "--train_steps", "4"], "checkpoint.safetensors"),
+        (inference, [output], "detector.safetensors"),
+        (inference, [output], "config.yaml"),
+    ):
+        path = run_of(output).folder / name
+        former = path.read_bytes()
+        save(Planting(planted), path)
+        detector = run_of(output).detector_file
+        if script is main:
+            detector.rename(tmp_path / "detector")
+        code, _, errors = outcome(script, arguments)
+        if script is main:
+            (tmp_path / "detector").rename(detector)
+        path.write_bytes(former)
+        assert code == 2
+        assert len(errors) == 1
+        assert str(path) in errors[0]
+        assert not planted.exists()
+
+
+@pytest.fixture(scope="module")
+def small_world(tmp_path_factory) -> Path:
+    return make_world(tmp_path_factory.mktemp("small_world"), 6)
+
+
+@pytest.mark.parametrize("save", [plain_pickle, zipped, legacy])
+def test_a_backbones_and_a_distillations_code_never_runs(small_world, tmp_path, save):
+    planting = Planting(tmp_path / "planted")
+    save(planting, tmp_path / "vgg16.pth")
+    with pytest.raises(InputError, match=r"vgg16\.pth"):
+        distil(small_world, tmp_path, "--backbone_weights", str(tmp_path / "vgg16.pth"))
+    save(planting, tmp_path / "checkpoint.safetensors")
+    with pytest.raises(InputError, match=r"checkpoint\.safetensors is damaged"):
+        distil(small_world, tmp_path, "--resume")
+    assert not (tmp_path / "planted").exists()
+
+
+def test_a_pickle_that_asks_for_a_huge_object_is_refused(tmp_path):
+    """weights_only alone would make the byte array."""
+    torch.save({"0.weight": torch.ones(4)}, tmp_path / "plain.pth")
+    asking = b"\x80\x02c__builtin__\nbytearray\nJ\x00\x00\x00\x7f\x85R."
+    with (
+        zipfile.ZipFile(tmp_path / "plain.pth") as plain,
+        zipfile.ZipFile(tmp_path / "huge.pth", "w") as huge,
+    ):
+        for name in plain.namelist():
+            huge.writestr(name, asking if name.endswith("data.pkl") else plain.read(name))
+    with pytest.raises(InputError, match="pickled Python object"):
+        read_state_dict(tmp_path / "huge.pth")
+
+
+@pytest.mark.parametrize("kind", ["compressed", "overlapping"])
+def test_an_archive_larger_than_its_file_is_refused(tmp_path, kind):
+    torch.save({"0.weight": torch.zeros(1_000_000)}, tmp_path / "plain.pth")
+    compression = zipfile.ZIP_DEFLATED if kind == "compressed" else zipfile.ZIP_STORED
+    with (
+        zipfile.ZipFile(tmp_path / "plain.pth") as plain,
+        zipfile.ZipFile(tmp_path / "bomb.pth", "w", compression) as bomb,
+    ):
+        for info in plain.infolist():
+            bomb.writestr(info.filename, plain.read(info))
+        if kind == "overlapping":  # a second name for the same bytes
+            twin = bomb.getinfo(info.filename)
+            largest = max(bomb.infolist(), key=lambda info: info.file_size)
+            twin.header_offset, twin.file_size = largest.header_offset, largest.file_size
+            twin.compress_size, twin.CRC = largest.compress_size, largest.CRC
+    with pytest.raises(InputError, match="archive"):
+        read_state_dict(tmp_path / "bomb.pth")
+
+
+# Tensors
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory) -> tuple[list[str], Path]:
+    """The command of a finished run, and its output folder."""
+    folder = tmp_path_factory.mktemp("trained")
+    make_product(folder / "bolt")
+    torch.manual_seed(0)
+    torch.save(pdn_small().state_dict(), folder / "teacher.pth")
+    line = command(folder, folder / "out", "--train_steps", "4")
+    main.main(parse(main.get_parser(), line))
+    return line, folder / "out"
+
+
+def altered(run: Run, **about) -> None:
+    """Change what a run's detector says of itself."""
+    path = run.detector_file
+    tensors, former = load_file(path), read_about(path)
+    save_file(tensors, path, {"about": json.dumps({**former, **about})})
+
+
+@pytest.mark.parametrize(
+    "about",
+    [
+        {"image_size": [100_000, 100_000]},
+        {"image_size": [1_000_000, 64]},
+        {"image_size": [64]},
+        {"image_size": "64"},
+        {"image_size": [64.0, 64.0]},
+        {"image_size": [-64, 64]},
+        {"image_size": [128, 128]},
+        {"model": "resnet"},
+        {"model": ["glae"]},
+        {"model_size": "huge"},
+        {"model_size": "medium"},
+        {"precision": "int4"},
+    ],
+    ids=str,
+)
+def test_a_detector_is_not_built_at_its_files_word(trained, tmp_path, about):
+    shutil.copytree(trained[1], tmp_path / "out")
+    run = run_of(tmp_path / "out")
+    altered(run, **about)
+    with pytest.raises(InputError, match=r"detector\.safetensors is damaged"):
+        run.load_detector(torch.device("cpu"))
+
+
+@pytest.mark.parametrize("change", ["half", "shape", "missing", "more"])
+def test_tensors_are_compared_with_the_options_before_they_are_read(tmp_path, change):
+    like = {"weight": torch.zeros(4, 3), "bias": torch.zeros(4)}
+    stored = {key: tensor.clone() for key, tensor in like.items()}
+    if change == "half":
+        stored["weight"] = stored["weight"].half()
+    elif change == "shape":
+        stored["weight"] = torch.zeros(4, 4)
+    elif change == "missing":
+        del stored["weight"]
+    else:
+        stored["extra"] = torch.zeros(1)
+    path = tmp_path / "x.safetensors"
+    save_file(stored, path)
+    with pytest.raises(DAMAGED, match="extra" if change == "more" else "weight"):
+        read_tensors(path, like)
+
+
+@pytest.mark.parametrize("step", [0, -1, 5, 2.5, "4", None])
+def test_a_checkpoint_of_no_step_is_refused(trained, tmp_path, step, outcome):
+    line, output = trained
+    shutil.copytree(output, tmp_path / "out")
+    run = run_of(tmp_path / "out")
+    run.detector_file.unlink()
+    about = read_about(run.checkpoint_file) | {"step": step}
+    save_file(load_file(run.checkpoint_file), run.checkpoint_file, {"about": json.dumps(about)})
+    code, _, errors = outcome(
+        main, [*line, "--output_dir", tmp_path / "out", "--resume", "--check"]
+    )
+    assert code == 2
+    assert "checkpoint.safetensors is damaged" in errors[0]
+
+
+# Options
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        ("trian_steps: 3\nbatch_sise: 2", "--trian_steps: --train_steps?"),
+        ("trian_steps: 3\nbatch_sise: 2", "--batch_sise: --batch_size?"),
+        ("output_dir: [--help]", "output_dir"),
+        ("help: true", "help"),
+        ("config: other.yaml", "config"),
+        ("seed: {a: 1}", "seed"),
+        ("seed: [[1, 2], 3]", "seed"),
+        ("seed: 2024-99-99", "YAML"),
+        ("a: &x [1]\nb: *x", "aliases"),
+        ("!!python/object/apply:os.mkdir [planted]", "YAML"),
+        ("[" * 20_000, "YAML"),
+        ("#" * 100_000, "at most 65536 bytes"),
+        ("seed: " + "9" * 5000, "YAML"),
+    ],
+    ids=lambda text: text[:20],
+)
+def test_a_hostile_preset_is_refused(tmp_path, content, said, outcome):
+    path = tmp_path / "mine.yaml"
+    path.write_text(content)
+    code, out, errors = outcome(main, ["--config", path])
+    assert (code, out) == (2, "")
+    assert any(said in error and "mine.yaml" in error for error in errors)
+    assert not Path("planted").exists()
+
+
+def test_a_value_that_looks_like_an_option_is_a_value(tmp_path):
+    (tmp_path / "mine.yaml").write_text("output_dir: --help\nsubdataset: --overwrite\n")
+    options = parse(main.get_parser(), ["--config", str(tmp_path / "mine.yaml")])
+    assert options.output_dir == Path("--help")
+    assert options.subdataset == "--overwrite"
+    assert not options.overwrite
+
+
+def test_aliases_cannot_multiply(tmp_path):
+    lines = ["a0: &a0 {k: v}"]
+    lines += [f"a{i}: &a{i} {{<<: [{', '.join([f'*a{i - 1}'] * 9)}]}}" for i in range(1, 12)]
+    (tmp_path / "laughs.yaml").write_text("\n".join(lines))
+    with pytest.raises(InputError, match="aliases"):
+        parse(main.get_parser(), ["--config", str(tmp_path / "laughs.yaml")])
+
+
+@pytest.mark.parametrize("option", ["--trian_steps", "--weight", "--resum"])
+@pytest.mark.parametrize("script", [main, pretrain])
+def test_an_unknown_option_is_named_with_the_nearest(outcome, script, option):
+    near = {"--trian_steps": "--train_steps", "--weight": "--weights", "--resum": "--resume"}
+    code, _, errors = outcome(script, [option])
+    assert code == 2
+    if script is main or option != "--weight":
+        assert f"there is no option {option}: {near[option]}?" in errors[0]
+
+
+# Names
+
+
+@pytest.mark.parametrize(
+    "name", ["..", "../../else", "a/b", "/abs", ".hidden", "\0", "a\nb", "x" * 250]
+)
+def test_a_category_cannot_lie_outside_the_output(tmp_path, name):
+    make_product(tmp_path / "bolt")
+    with pytest.raises(InputError, match="--subdataset"):
+        read_category("folder", tmp_path / "bolt", name, seed=0)
+
+
+def outside(root: Path) -> Path:
+    """Put an image outside of a dataset."""
+    fill(root.parent / "outside", 1)
+    return root.parent / "outside" / "000.png"
+
+
+@pytest.mark.parametrize("place", ["train/good", "test/good", "ground_truth/stain"])
+@pytest.mark.parametrize("whole_folder", [False, True])
+def test_a_link_out_of_a_dataset_is_refused(tmp_path, place, whole_folder):
+    root = tmp_path / "ad"
+    make_mvtec_ad(root, "bottle")
+    inside = root / "bottle" / place
+    if whole_folder:
+        shutil.move(inside, tmp_path / "outside")
+        inside.symlink_to(tmp_path / "outside")
+    else:
+        image = next(iter(sorted(inside.iterdir())))
+        image.unlink()
+        image.symlink_to(outside(root))
+    with pytest.raises(InputError, match=r"bottle.* leads outside of .*ad"):
+        read_category("mvtec_ad", root, "bottle", seed=0)
+
+
+def test_a_link_within_a_dataset_and_to_a_dataset_is_followed(tmp_path):
+    make_mvtec_ad(tmp_path / "ad", "bottle")
+    (tmp_path / "link").symlink_to(tmp_path / "ad")
+    good = tmp_path / "ad" / "bottle" / "train" / "good"
+    (good / "999.png").symlink_to(good / "000.png")
+    category = read_category("mvtec_ad", tmp_path / "link", "bottle", seed=0)
+    assert len(category.train) + len(category.validation) == 7
+
+
+@pytest.mark.parametrize("name", ["../outside/000.png", "/{}/outside/000.png", "pcb1/link.png"])
+@pytest.mark.parametrize("column", ["image", "mask"])
+def test_a_path_out_of_a_csv_is_refused(tmp_path, name, column):
+    root = tmp_path / "visa"
+    make_visa(root, "pcb1")
+    (root / "pcb1" / "link.png").symlink_to(outside(root))
+    name = name.format(str(tmp_path).lstrip("/"))
+    former = {
+        "image": "pcb1/Data/Images/Anomaly/000.JPG",
+        "mask": "pcb1/Data/Masks/Anomaly/000.png",
+    }
+    split = root / SPLIT
+    split.write_text(split.read_text().replace(former[column], name))
+    with pytest.raises(InputError, match="leads outside of"):
+        read_category("visa", root, "pcb1", seed=0)
+
+
+def test_an_object_of_a_csv_cannot_be_a_folder_above(tmp_path, outcome):
+    root = tmp_path / "visa"
+    make_visa(root, "pcb1")
+    split = root / SPLIT
+    split.write_text(split.read_text().replace("pcb1,", "../visa,"))
+    code, _, errors = outcome(main, ["--dataset", "visa", "--visa_path", root, "--check"])
+    assert code == 2
+    assert "--subdataset" in errors[0]
+
+
+def test_two_images_cannot_write_one_map(tmp_path):
+    make_visa(tmp_path, "pcb1")
+    shutil.copytree(tmp_path / "pcb1" / "Data" / "Images", tmp_path / "pcb1" / "More")
+    with (tmp_path / SPLIT).open("a") as file:
+        file.write("pcb1,test,normal,pcb1/More/Normal/004.JPG,\n")
+    with pytest.raises(InputError, match="share a map"):
+        read_category("visa", tmp_path, "pcb1", seed=0)
+
+
+def test_a_name_too_long_for_its_map_is_told_before_training(tmp_path):
+    make_product(tmp_path)
+    image = tmp_path / "test" / "good" / "000.png"
+    image.rename(image.with_name("x" * 251 + ".png"))
+    with pytest.raises(InputError, match="name is too long"):
+        read_category("folder", tmp_path, "bolt", seed=0)
+
+
+# Tables
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("pixel_value", True),
+        ("pixel_value", 0),
+        ("pixel_value", 1e3),
+        ("pixel_value", 10**9),
+        ("saturation_threshold", float("nan")),
+        ("saturation_threshold", -1),
+        ("saturation_threshold", "much"),
+        ("relative_saturation", "yes"),
+    ],
+)
+def test_a_table_of_defects_with_senseless_values_is_refused(tmp_path, key, value):
+    make_mvtec_loco(tmp_path, "kit")
+    path = tmp_path / "kit" / "defects_config.json"
+    entries = json.loads(path.read_text())
+    path.write_text(json.dumps([{**entries[0], key: value}]))
+    with pytest.raises(InputError, match=r"defects_config\.json"):
+        read_category("mvtec_loco", tmp_path, "kit", seed=0)
+
+
+@pytest.mark.parametrize("content", ["[" * 100_000, "[1" + "0" * 5000 + "]", "\udcff", " " * 2**21])
+def test_a_table_of_defects_that_is_none_is_refused(tmp_path, content):
+    make_mvtec_loco(tmp_path, "kit")
+    path = tmp_path / "kit" / "defects_config.json"
+    path.write_bytes(content.encode(errors="surrogateescape"))
+    with pytest.raises(InputError, match=r"defects_config\.json"):
+        read_category("mvtec_loco", tmp_path, "kit", seed=0)
