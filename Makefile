@@ -1,5 +1,5 @@
 # make demo    set up, draw the demo category, train on it, print the table, write output/demo.png
-# make test    set up and run the tests
+# make test    set up and run the tests, one process a core
 # make lint    check style and format
 PYTHON ?= python3
 VENV := .venv
@@ -12,7 +12,7 @@ demo: $(VENV)/.installed
 	@echo "wrote output/demo.png: image, ground truth and anomaly map of ten cases"
 
 test: $(VENV)/.installed-dev
-	$(BIN)/python -m pytest
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --maxprocesses 8
 
 lint: $(VENV)/.installed-dev
 	$(BIN)/ruff check .

@@ -52,6 +52,8 @@ def list_members(shard: Path) -> tuple[Member, ...]:
     Raises InputError when the file is missing, cut short or no uncompressed tar file.
     """
     try:
+        if shard.exists() and not shard.is_file():  # a pipe would block
+            raise OSError("it is no file")
         with tarfile.open(shard, "r:") as tar:
             files = [info for info in tar if info.isfile() and is_image(Path(info.name))]
     except (OSError, tarfile.TarError) as error:

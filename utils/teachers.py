@@ -6,6 +6,7 @@ import pickletools
 import re
 import zipfile
 from pathlib import Path
+from typing import BinaryIO
 
 import torch
 from safetensors.torch import load_file
@@ -16,6 +17,7 @@ from models.pdn import PDNS, TEACHER_CHANNELS
 from utils.files import save_tensors
 
 SHIPPED = Path(__file__).resolve().parent.parent / "models" / "weights"
+MOST_BYTES = 2**29  # of a teacher's file: the medium one takes 2**26 in double precision
 MAGIC = (b"PK", b"\x80")  # of PyTorch's files: a zip archive, or before 1.6 a pickle
 # what a pickle of tensors names, as pickletools shows it
 TENSORS = r"torch \w+Storage|torch._utils _rebuild_(tensor_v2|parameter)|collections OrderedDict"
@@ -52,6 +54,8 @@ def read_state_dict(path: Path) -> dict[str, torch.Tensor]:
 
     Raises InputError naming the file and why it cannot be used.
     """
+    if path.exists() and not path.is_file():  # a pipe would block
+        raise InputError(f"{path} is no file of weights")
     try:
         if path.suffix == ".safetensors":
             return load_file(path)
@@ -78,29 +82,33 @@ def read_state_dict(path: Path) -> dict[str, torch.Tensor]:
 
 
 def check_pickle(path: Path) -> None:
-    """Raise UnpicklingError for a PyTorch file that is more than tensors as `torch.save` makes it.
+    """Refuse a PyTorch file that is more than tensors as `torch.save` makes it.
 
     Even with weights_only, a few bytes can ask for objects of any size, and a packed archive can
-    become larger than any memory.
+    become larger than any memory. Raises UnpicklingError for other objects, ValueError.
     """
-    if first_bytes(path).startswith(b"PK"):
-        with zipfile.ZipFile(path) as archive:
-            if any(info.compress_type != zipfile.ZIP_STORED for info in archive.infolist()):
-                raise ValueError("its archive is compressed")
-            if sum(info.file_size for info in archive.infolist()) > path.stat().st_size:
-                raise ValueError("its archive holds more than the file")
-            names = [name for name in archive.namelist() if name.endswith("/data.pkl")]
-            pickled = [io.BytesIO(archive.read(name)) for name in names]
-    else:  # before 1.6: five pickles, then the tensors' bytes
+    if not first_bytes(path).startswith(b"PK"):  # of PyTorch before 1.6: five, then the numbers
         with path.open("rb") as file:
-            content = io.BytesIO(file.read())
-        pickled = [content] * 5
-    for stream in pickled:
-        for operation, argument, _ in pickletools.genops(stream):
-            if operation.name in ("GLOBAL", "INST", "STACK_GLOBAL"):
-                known = re.fullmatch(TENSORS, str(argument))
-                if operation.name != "GLOBAL" or not known:
-                    raise pickle.UnpicklingError(f"it names {argument}")
+            for _ in range(5):
+                check_names(file)
+        return
+    with zipfile.ZipFile(path) as archive:
+        members = archive.infolist()
+        if any(member.compress_type != zipfile.ZIP_STORED for member in members):
+            raise ValueError("its archive is compressed")
+        if sum(member.file_size for member in members) > path.stat().st_size:
+            raise ValueError("its archive holds more than the file")
+        for member in members:
+            if member.filename.endswith("/data.pkl"):
+                check_names(io.BytesIO(archive.read(member)))
+
+
+def check_names(pickled: BinaryIO) -> None:
+    """Raise UnpicklingError when a pickle names anything but what tensors are made of."""
+    for operation, argument, _ in pickletools.genops(pickled):
+        if operation.name in ("GLOBAL", "INST", "STACK_GLOBAL"):
+            if operation.name != "GLOBAL" or not re.fullmatch(TENSORS, argument):
+                raise pickle.UnpicklingError(f"it names {argument}")
 
 
 def load_teacher(path: Path, model_size: str | None = None) -> tuple[nn.Sequential, str]:
@@ -110,6 +118,8 @@ def load_teacher(path: Path, model_size: str | None = None) -> tuple[nn.Sequenti
     `pdn.0.weight`, `conv1.weight`), so layers are matched by order and shape. Raises InputError
     when they are not those of a PDN, or not of `model_size`.
     """
+    if path.exists() and path.stat().st_size > MOST_BYTES:
+        raise InputError(f"{path} is larger than {MOST_BYTES} bytes: no PDN teacher is")
     tensors = _in_layer_order(read_state_dict(path))
     shapes = [tensor.shape for tensor in tensors]
     teachers = {size: build() for size, build in PDNS.items()}
