@@ -106,9 +106,9 @@ def check_pickle(path: Path) -> None:
 def check_names(pickled: BinaryIO) -> None:
     """Raise UnpicklingError when a pickle names anything but what tensors are made of."""
     for operation, argument, _ in pickletools.genops(pickled):
-        if operation.name in ("GLOBAL", "INST", "STACK_GLOBAL"):
-            if operation.name != "GLOBAL" or not re.fullmatch(TENSORS, argument):
-                raise pickle.UnpicklingError(f"it names {argument}")
+        known = operation.name == "GLOBAL" and re.fullmatch(TENSORS, argument)
+        if operation.name in ("GLOBAL", "INST", "STACK_GLOBAL") and not known:
+            raise pickle.UnpicklingError(f"it names {argument}")
 
 
 def load_teacher(path: Path, model_size: str | None = None) -> tuple[nn.Sequential, str]:
