@@ -16,7 +16,7 @@ from torch.utils.data import DataLoader, Dataset
 from data.images import Size, decode, resize
 from data.samples import InputError, is_image
 from data.shards import Member, Shards, list_readable_members
-from data.workers import Reading, WorkerDied, leave_interrupts_to_parent, raised_at_next
+from data.workers import PATIENCE, Reading, WorkerDied, leave_interrupts_to_parent, raised_at_next
 
 PENALTY_GRAYSCALE = 0.3  # probabilities; source: EfficientAD, appendix A.3
 DISTILLATION_GRAYSCALE = 0.1
@@ -234,12 +234,14 @@ def load_batches(
     except InputError as error:  # from a worker it comes with the worker's traceback
         fault = InputError(str(error).rpartition("InputError: ")[2].strip())
         error.__traceback__ = None  # a worker's error and its frames hold each other, and batches
-    except RuntimeError as error:
-        if "DataLoader worker" not in str(error):
+    except (RuntimeError, OSError, EOFError) as error:  # the latter two from its connection
+        dead = images.reading.of_the_dead(PATIENCE)
+        if not dead and "DataLoader worker" not in str(error):
             raise
+        what = " and ".join(filter(None, dead)) or "no image"
         fault = WorkerDied(
-            f"a process that decodes natural images was killed while it read "
-            f"{images.reading.of_the_dead()}: lower --workers if memory is short"
+            f"a process that decodes natural images was killed while it read {what}: "
+            "lower --workers if memory is short"
         )
         error.__traceback__ = None
     finally:

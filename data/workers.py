@@ -3,6 +3,7 @@
 import os
 import signal
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from multiprocessing import RawArray, active_children
@@ -10,6 +11,7 @@ from multiprocessing import RawArray, active_children
 from torch.utils.data import get_worker_info
 
 GRACE = 20  # seconds that a worker goes on after SIGTERM
+PATIENCE = 2  # seconds, for a process whose connection is lost to be gone
 
 
 class WorkerDied(RuntimeError):
@@ -30,12 +32,19 @@ class Reading:
             self.pids[worker.id] = os.getpid()
             self.names[worker.id].value = os.fsencode(name)[:4095]
 
-    def of_the_dead(self) -> str:
-        """Say what the workers that are gone were doing."""
-        alive = {child.pid for child in active_children()}
-        places = zip(self.pids, self.names, strict=True)
-        gone = [os.fsdecode(name.value) for pid, name in places if pid and pid not in alive]
-        return " and ".join(filter(None, gone)) or "no image"
+    def of_the_dead(self, patience: float) -> list[str]:
+        """Return what each worker that is gone was reading, "" for nothing.
+
+        One that is about to be gone is waited for, `patience` seconds.
+        """
+        deadline = time.monotonic() + patience
+        while True:
+            alive = {child.pid for child in active_children()}
+            places = zip(self.pids, self.names, strict=True)
+            dead = [os.fsdecode(name.value) for pid, name in places if pid and pid not in alive]
+            if dead or not any(self.pids) or time.monotonic() > deadline:
+                return dead
+            time.sleep(0.01)
 
 
 @contextmanager

@@ -109,6 +109,11 @@ def disagreeing_detector(model: str, size: tuple[int, int]) -> Detector:
     return detector
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Begin with slow tests, and the longest, so that no process has one left in the end."""
+    items.sort(key=lambda item: ("every_command" not in item.name, "slow" not in item.keywords))
+
+
 @pytest.fixture
 def shared() -> Path:
     """The real images, where this checkout has them beside it."""

@@ -1,6 +1,8 @@
 """The natural-image stream: what an item depends on, broken files, the two views, resuming."""
 
 import multiprocessing
+import os
+import signal
 import warnings
 from pathlib import Path
 
@@ -8,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from torch.utils.data import DataLoader
 
 from data.images import decode
 from data.natural import (
@@ -20,6 +23,7 @@ from data.natural import (
     penalty_view,
 )
 from data.samples import InputError
+from data.workers import WorkerDied
 
 SIZE = (24, 32)  # height, width
 
@@ -259,6 +263,32 @@ def test_a_workers_error_is_one_line(folder, workers):
     assert "\n" not in str(caught.value)
     assert "Traceback" not in str(caught.value)
     assert not multiprocessing.active_children()  # or Python would wait for them at its exit
+
+
+def test_a_worker_killed_while_it_sends_is_no_error_of_a_connection(folder, monkeypatch):
+    """The connection is lost a moment before its process is gone."""
+    begin = DataLoader.__iter__
+
+    def cut_off(loader):
+        batches = begin(loader)
+        yield next(batches)
+        os.kill(multiprocessing.active_children()[0].pid, signal.SIGKILL)
+        raise ConnectionResetError(104, "Connection reset by peer")
+
+    monkeypatch.setattr(DataLoader, "__iter__", cut_off)
+    batches = load_batches(stream(folder), 2, range(100), workers=1)
+    assert len(next(batches)) == 2
+    with pytest.raises(WorkerDied, match="was killed while it read"):
+        next(batches)
+
+
+def test_an_error_of_this_process_is_not_laid_on_the_workers(folder, monkeypatch):
+    def fail(loader):
+        raise OSError(24, "Too many open files")
+
+    monkeypatch.setattr(DataLoader, "__iter__", fail)
+    with pytest.raises(OSError, match="Too many open files"):
+        next(load_batches(stream(folder), 2, range(2), workers=1))
 
 
 def test_loading_takes_nothing_from_the_global_generator(folder):
