@@ -206,11 +206,12 @@ def natural(tmp_path) -> Files:
     return Files(paths)
 
 
-@pytest.mark.parametrize("penalty", [False, True])
+@pytest.mark.parametrize(("penalty", "rows"), [(False, 1000), (True, 1000), (False, 3)])
 def test_an_interrupted_run_that_is_resumed_ends_bit_for_bit_like_one_that_was_not(
-    tmp_path, monkeypatch, natural, penalty
+    tmp_path, monkeypatch, natural, penalty, rows
 ):
     natural = natural if penalty else None
+    monkeypatch.setattr(training, "MOST_ROWS", rows)  # few: one is interrupted, too
     whole_run, whole = train(tmp_path / "whole", natural, train_steps=9)
     run, detector = run_in(tmp_path / "parts"), new_detector()
     with monkeypatch.context() as patch:

@@ -75,12 +75,13 @@ def test_killed_again_and_again(world, undisturbed, tmp_path):
     assert goes_on(world, tmp_path, undisturbed)
 
 
-def test_killed_while_a_finished_run_is_overwritten(world, undisturbed, tmp_path):
+@pytest.mark.parametrize("moment", ["config.yaml", "checkpoint.safetensors"])
+def test_killed_while_a_finished_run_is_overwritten(world, undisturbed, tmp_path, moment):
     run = run_of(tmp_path)
     assert finish(command(world, tmp_path, "--seed", "1"), tmp_path / "log")[0] == 0
     former = run.detector_file.read_bytes()
     child = Child(command(world, tmp_path, "--overwrite"), tmp_path / "log")
-    child.wait_for(lambda: list(run.folder.parent.glob(".bolt.new/checkpoint.safetensors")))
+    child.wait_for(lambda: list(run.folder.parent.glob(f".bolt.new/{moment}")))
     child.kill()
     assert run.detector_file.read_bytes() == former
     assert goes_on(world, tmp_path, undisturbed)
