@@ -3,6 +3,7 @@
 import os
 import shutil
 import struct
+import tarfile
 import zlib
 from pathlib import Path
 
@@ -171,6 +172,25 @@ def test_every_fault_of_images_and_masks_is_told_at_once(world, tmp_path, outcom
     ):
         assert sum(named in error for error in errors) == 1, (named, errors)
     assert len(errors) == 7
+
+
+@pytest.mark.parametrize("shard", [False, True])
+def test_natural_images_of_which_none_can_be_read_are_told_before_training(
+    world, tmp_path, outcome, shard
+):
+    folder = tmp_path / "natural"
+    folder.mkdir()
+    zero_bytes(folder / "000.png")
+    if shard:
+        with tarfile.open(folder / "000.tar", "w") as tar:
+            tar.add(folder / "000.png", "000.png")
+        (folder / "000.png").unlink()
+    line = command(world, tmp_path / "out", "--imagenet_train_path", str(folder))
+    code, _, errors = outcome(main, line)
+    assert code == 2
+    assert len(errors) == 1
+    assert "--imagenet_train_path: none of 1 images" in errors[0]
+    assert not run_of(tmp_path / "out").losses_file.exists()
 
 
 def test_a_check_writes_nothing_and_says_what_there_is(world, tmp_path, outcome):
