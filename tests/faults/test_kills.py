@@ -99,6 +99,7 @@ def test_interrupted_it_finishes_its_step_and_says_how_to_go_on(
     child.wait_for(lambda: taken(run_of(tmp_path)) >= 3)
     (os.killpg if group else os.kill)(child.process.pid, number)
     assert child.wait() == 130
+    assert "Traceback" not in child.text()
     last = child.text().splitlines()[-1]
     step = saved_step(run_of(tmp_path))
     assert last.startswith(f"interrupted at step {step}; go on with: python3 main.py")
