@@ -130,6 +130,8 @@ def check_checkpoint(run: Run, detector: Detector, teacher: nn.Module, steps: in
         about["seconds"] = float(about["seconds"])
         if not (type(about["step"]) is int and 0 < about["step"] <= steps):
             raise ValueError(f"step {about['step']} of {steps}")
+        if not 0 <= about["seconds"] < math.inf:
+            raise ValueError(f"{about['seconds']} seconds")
         if torch.tensor(about["losses"]).shape[1:] != (len(TERMS),) * bool(about["losses"]):
             raise ValueError("its losses are none")
         same = about["teacher"] == fingerprint(teacher)
