@@ -1,5 +1,10 @@
 """Measure how fast the parts are, on this machine: `python3 benchmark.py --help`."""
 
+if __name__ == "__main__":
+    from utils.startup import leave_when_interrupted
+
+    leave_when_interrupted()
+
 import argparse
 import json
 import os

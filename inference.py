@@ -1,5 +1,10 @@
 """Score and tabulate trained categories: `python3 inference.py --help`."""
 
+if __name__ == "__main__":
+    from utils.startup import leave_when_interrupted
+
+    leave_when_interrupted()
+
 import argparse
 import os
 import sys

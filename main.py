@@ -1,5 +1,10 @@
 """Train, calibrate and evaluate one category: `python3 main.py --help`."""
 
+if __name__ == "__main__":
+    from utils.startup import leave_when_interrupted
+
+    leave_when_interrupted()
+
 import argparse
 import sys
 from contextlib import ExitStack
@@ -155,23 +160,20 @@ def prepare(options: argparse.Namespace, locks: ExitStack) -> Prepared:
         faults += natural_faults(natural)
     with noted(faults):
         category = get_category(options)
+    run = Run(options.output_dir, options.dataset, category.name if category else "any")
+    faults += folder_faults(run)
     if category is None:
         raise InputError(*faults)
     faults += category.faults
-    run = Run(options.output_dir, options.dataset, category.name)
-    closed = folder_faults(run)
-    if not closed and (run.folder.is_dir() or not (faults or options.check)):
-        with noted(closed):
-            locks.enter_context(run.locked())
-    faults += closed
-    if sound and compute and teacher:
-        size, empty = image_size(options), None
+    if run.folder.is_dir() or not (faults or options.check):
         with noted(faults):
-            run = choose(run, options)
-            empty = empty_detector(options.model, options.model_size, size)
-            faults += room_faults(run, category, empty)
-            if options.resume:
-                check_checkpoint(run, empty, teacher, options.train_steps)
+            locks.enter_context(run.locked())
+            if not options.check:
+                run.finish_take_over()
+    with noted(faults):
+        run = choose(run, options)
+        if sound and compute and teacher:
+            check_stored(run, category, teacher, options)
     trains = options.overwrite or not run.detector_file.exists()
     if trains or options.check:
         kept = None if faults or options.check else image_size(options)
@@ -181,15 +183,33 @@ def prepare(options: argparse.Namespace, locks: ExitStack) -> Prepared:
     return Prepared(run, compute, teacher, category, natural, images)
 
 
+def check_stored(
+    run: Run, category: Category, teacher: nn.Module, options: argparse.Namespace
+) -> None:
+    """Raise InputError when what is stored does not suit these options, or more cannot be."""
+    faults: list[str] = []
+    if options.resume and run.config_file.exists():
+        with noted(faults):
+            check_unchanged(run.read_config(), resolved(options))
+    empty = empty_detector(options.model, options.model_size, image_size(options))
+    faults += room_faults(run, category, empty, options.overwrite)
+    if options.resume:
+        with noted(faults):
+            check_checkpoint(run, empty, teacher, options.train_steps)
+    report_faults(faults)
+
+
 def choose(run: Run, options: argparse.Namespace) -> Run:
     """Return the run to work on: `run`, or its replacement while it holds an earlier one.
 
     Raises InputError rather than mix or lose results.
     """
     new = replace(run, replacement=True)
-    if new.detector_file.exists() and not new.checkpoint_file.exists() and not options.check:
-        new.take_over()  # the process was stopped while it did
     begun = run.detector_file.exists() or run.checkpoint_file.exists()
+    if run.former_checkpoint.exists() and not (begun or options.overwrite):
+        raise InputError(
+            f"{run.former_checkpoint} is of an earlier version: --overwrite begins anew"
+        )
     if not begun:
         return run
     if options.overwrite:
@@ -199,9 +219,7 @@ def choose(run: Run, options: argparse.Namespace) -> Run:
         raise InputError(
             f"{run.folder} holds {state} run: --resume goes on with it, --overwrite replaces it"
         )
-    chosen = new if new.config_file.exists() else run  # what was begun last
-    check_unchanged(chosen.read_config(), resolved(options))
-    return chosen
+    return new if new.config_file.exists() else run  # what was begun last
 
 
 def check_unchanged(former: dict, now: dict) -> None:
@@ -255,8 +273,8 @@ def main(options: argparse.Namespace) -> None:
             if prepared.images is not None:
                 train(prepared, options)
             metrics = test(prepared, options) if category.test else None
-        if run.replacement:
-            run.take_over()
+            if run.replacement:
+                run.take_over()
     run = replace(run, replacement=False)
     if metrics is None:
         print(f"wrote {run.detector_file}; there are no test images to evaluate it on")

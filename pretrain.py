@@ -5,6 +5,11 @@ Its quality is the explained variance on images that were held out. Under torchr
 processes share each batch.
 """
 
+if __name__ == "__main__":
+    from utils.startup import leave_when_interrupted
+
+    leave_when_interrupted()
+
 import argparse
 import sys
 import warnings

@@ -5,7 +5,9 @@
 #   GPUS=0,1,2 ./sweep.sh mvtec_ad path/mvtec_ad --output_dir output_seed1 --seed 1
 #
 # Categories that are finished are skipped, interrupted ones go on, a failed one does not stop the
-# rest. With --check, main.py says of each whether it could be trained. Exit status: 0 when all succeeded, 1 when one failed, 2 for wrong arguments, 130 when
+# rest. With --check, main.py says of each whether it could be trained.
+#
+# Exit status: 0 when all succeeded, 1 when one failed, 2 for wrong arguments, 130 when
 # interrupted. PYTHON names the interpreter.
 set -uo pipefail
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
@@ -36,7 +38,11 @@ stop() { # each training keeps its last step
     trap '' INT TERM
     kill -TERM $(jobs -p) 2>/dev/null
     wait
-    echo "interrupted: the same command, without --overwrite, goes on from here" >&2
+    if [ $start = --overwrite ]; then
+        echo "interrupted: the same command begins anew, main.py --resume goes on with one" >&2
+    else
+        echo "interrupted: the same command goes on from here" >&2
+    fi
     exit 130
 }
 trap stop INT TERM

@@ -7,7 +7,16 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from data import demo, folder, mvtec, visa
-from data.samples import GOOD, MOST_BYTES, Category, InputError, is_plain, report_faults
+from data.samples import (
+    GOOD,
+    MOST_BYTES,
+    Category,
+    InputError,
+    check_inside,
+    is_plain,
+    noted,
+    report_faults,
+)
 
 
 @dataclass(frozen=True)
@@ -122,14 +131,12 @@ def check_found(dataset: str, root: Path, name: str | None, found: list[str]) ->
 
 
 def strays(root: Path, category: Category) -> list[str]:
-    """Return a fault for each file outside `root`, where a link or a path in a list leads to."""
-    inside = os.path.realpath(root)
-    paths = {path for sample in category.samples for path in (sample.image, *sample.masks)}
-    return [
-        f"{path} leads outside of {root}: copy the file there"
-        for path in sorted(paths)
-        if not Path(os.path.realpath(path)).is_relative_to(inside)  # Path's fails for a loop
-    ]
+    """Return a fault for each file outside `root`."""
+    faults: list[str] = []
+    for path in sorted({p for sample in category.samples for p in (sample.image, *sample.masks)}):
+        with noted(faults):
+            check_inside(path, root)
+    return faults
 
 
 def unfit_names(category: Category) -> list[str]:

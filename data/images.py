@@ -52,7 +52,7 @@ def opened(
         with Image.open(content or path, formats=FORMATS) as image:
             check_header(image)
             yield image
-    except InputError:
+    except (InputError, MemoryError):
         raise
     except Exception as error:
         text = f"cannot read the {kind} {path}: {reason(error)}; replace or remove it"

@@ -10,6 +10,7 @@ from data.samples import (
     Category,
     InputError,
     Sample,
+    check_inside,
     good_samples,
     hold_out,
     list_folders,
@@ -19,6 +20,7 @@ from data.samples import (
     require_images,
 )
 
+DEFECTS_CONFIG = "defects_config.json"
 MOST_CONFIG = 2**20  # bytes of a defects_config.json; LOCO's have 2,000
 
 
@@ -52,6 +54,7 @@ def read_mvtec_loco(root: Path, name: str, seed: int) -> Category:
     with noted(faults):
         validation = good_samples(require_images(folder / "validation" / GOOD, "validation"))
     with noted(faults):
+        check_inside(folder / DEFECTS_CONFIG, root)
         config = read_defects_config(folder)
     test = read_test(folder, faults)
     return Category(name, train, validation, test, config, faults)
@@ -96,7 +99,7 @@ def find_masks(folder: Path, stem: str) -> tuple[Path, ...]:
 
 def read_defects_config(folder: Path) -> list[dict]:
     """Read LOCO's table of defects. Raises InputError when it is missing or not such a table."""
-    path = folder / "defects_config.json"
+    path = folder / DEFECTS_CONFIG
     needed = {"defect_name", "pixel_value", "saturation_threshold", "relative_saturation"}
     try:
         if path.exists() and not (path.is_file() and path.stat().st_size <= MOST_CONFIG):

@@ -172,7 +172,7 @@ def is_readable(member: Path | Member) -> bool:
 class NaturalImages(Dataset):
     """An endless stream of views; item i depends on (source, seed, i) alone, so it can resume."""
 
-    reading = Reading(0)  # of the worker processes, if there are any
+    reading: Reading | None = None  # of the worker processes, if there are any
 
     def __init__(
         self,
@@ -191,12 +191,14 @@ class NaturalImages(Dataset):
             self.unreadable.ask()
             try:
                 member = self.source.pick(position, attempt, self.seed, rng)
-                self.reading.note(str(member))
+                if self.reading:
+                    self.reading.note(str(member))
                 return self.view(read(member), self.size, rng)
             except InputError as error:  # one bad file of a million must not end a long run
                 self.unreadable.skip(error)
             finally:
-                self.reading.note()
+                if self.reading:
+                    self.reading.note()
 
 
 def load_batches(
@@ -213,7 +215,7 @@ def load_batches(
     is killed.
     """
     places = range(batch_size)[part]
-    images.reading = Reading(workers)
+    images.reading = Reading(workers) if workers else None
     with warnings.catch_warnings():
         # more workers than cores slow nothing down: they wait while the batches ahead last
         warnings.filterwarnings("ignore", "This DataLoader will create")
@@ -235,13 +237,13 @@ def load_batches(
         fault = InputError(str(error).rpartition("InputError: ")[2].strip())
         error.__traceback__ = None  # a worker's error and its frames hold each other, and batches
     except (RuntimeError, OSError, EOFError) as error:  # the latter two from its connection
-        dead = images.reading.of_the_dead(PATIENCE)
+        dead = images.reading.of_the_dead(PATIENCE) if workers else []
         if not dead and "DataLoader worker" not in str(error):
             raise
-        what = " and ".join(filter(None, dead)) or "no image"
+        what = " and ".join(filter(None, dead))
         fault = WorkerDied(
-            f"a process that decodes natural images was killed while it read {what}: "
-            "lower --workers if memory is short"
+            f"a process that decodes natural images was killed{' while it read ' * bool(what)}"
+            f"{what}: lower --workers if memory is short"
         )
         error.__traceback__ = None
     finally:

@@ -76,6 +76,12 @@ def permutation(seed: int, epoch: int, count: int) -> np.ndarray:
     return np.random.default_rng((seed, epoch)).permutation(count)
 
 
+def check_inside(path: Path, root: Path) -> None:
+    """Raise InputError for a path that leads out of `root`, by a link or as it is written."""
+    if not Path(os.path.realpath(path)).is_relative_to(os.path.realpath(root)):  # knows loops
+        raise InputError(f"{path} leads outside of {root}: copy the file there")
+
+
 def is_image(path: Path) -> bool:
     """Tell whether `path` is named like an image; hidden files (`._000.png`) are not."""
     return path.suffix.lower() in IMAGE_SUFFIXES and not path.name.startswith(".")

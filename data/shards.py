@@ -55,8 +55,11 @@ def list_members(shard: Path) -> tuple[Member, ...]:
         if shard.exists() and not shard.is_file():  # a pipe would block
             raise OSError("it is no file")
         with tarfile.open(shard, "r:") as tar:
+            end = shard.stat().st_size
             files = [info for info in tar if info.isfile() and is_image(Path(info.name))]
-    except (OSError, tarfile.TarError) as error:
+            if any(info.issparse() or info.offset_data + info.size > end for info in files):
+                raise OSError("a member is not whole in it")
+    except (OSError, ValueError, OverflowError, tarfile.TarError) as error:
         raise InputError(f"cannot read the shard {shard}: {error}; replace or remove it") from error
     if not files:
         raise InputError(f"the shard {shard} holds no image: remove it")

@@ -10,6 +10,7 @@ from data.samples import (
     Category,
     InputError,
     Sample,
+    check_inside,
     hold_out,
     is_plain,
     noted,
@@ -17,6 +18,7 @@ from data.samples import (
 )
 
 SPLIT = Path("split_csv") / "1cls.csv"
+MOST_SPLIT = 2**26  # bytes; the official one has 2**20
 COLUMNS = ("object", "split", "label", "image", "mask")
 ANOMALY = "bad"  # the converted tree's name for the one kind of defect
 
@@ -70,7 +72,10 @@ def read_row(root: Path, row: dict[str, str]) -> Sample:
 
 def read_split(root: Path) -> list[dict[str, str]]:
     """Read the one-class split. Raises InputError when its columns are not those of VisA's."""
+    check_inside(root / SPLIT, root)
     try:
+        if (root / SPLIT).stat().st_size > MOST_SPLIT:
+            raise ValueError(f"it has more than {MOST_SPLIT} bytes")
         with (root / SPLIT).open(newline="", encoding="utf-8-sig") as file:
             reader = csv.DictReader(file)
             if not set(COLUMNS) <= set(reader.fieldnames or ()):

@@ -16,7 +16,7 @@ from data.images import draw_jitter, jitter, normalise
 from data.natural import Files
 from models.detector import TEACHER_CHANNELS, build_detector
 from models.pdn import pdn_small
-from utils import training
+from utils import losses, training
 from utils.devices import Compute
 from utils.features import describe_training_images
 from utils.files import read_about
@@ -211,7 +211,7 @@ def test_an_interrupted_run_that_is_resumed_ends_bit_for_bit_like_one_that_was_n
     tmp_path, monkeypatch, natural, penalty, rows
 ):
     natural = natural if penalty else None
-    monkeypatch.setattr(training, "MOST_ROWS", rows)  # few: one is interrupted, too
+    monkeypatch.setattr(losses, "MOST_ROWS", rows)  # few: one is interrupted, too
     whole_run, whole = train(tmp_path / "whole", natural, train_steps=9)
     run, detector = run_in(tmp_path / "parts"), new_detector()
     with monkeypatch.context() as patch:
@@ -256,7 +256,7 @@ def test_a_run_is_not_resumed_with_another_teacher(tmp_path):
 
 def test_a_state_that_is_not_finite_is_never_saved(tmp_path, monkeypatch):
     """The third step's loss is sound still, but the weights that it leaves are not."""
-    monkeypatch.setattr(training, "MOST_ROWS", 1)
+    monkeypatch.setattr(losses, "MOST_ROWS", 1)
     real = training.Optimisation.step
     steps = []
 

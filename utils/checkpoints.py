@@ -16,9 +16,9 @@ from data.samples import InputError
 from models.detector import Detector
 from utils.adam import adam_tensors, empty_adam_tensors, prefixed, without_prefix
 from utils.files import DAMAGED, check_tensors, read_about, read_tensors, save_tensors
-from utils.losses import NOT_FINITE, LossLog
+from utils.losses import NOT_FINITE, LossLog, row_every
 from utils.runs import Run
-from utils.steps import TERMS, Optimisation
+from utils.steps import TERMS, Optimisation, from_text
 
 SECONDS = {"s": 1, "m": 60, "h": 3600}
 
@@ -132,8 +132,10 @@ def check_checkpoint(run: Run, detector: Detector, teacher: nn.Module, steps: in
             raise ValueError(f"step {about['step']} of {steps}")
         if not 0 <= about["seconds"] < math.inf:
             raise ValueError(f"{about['seconds']} seconds")
-        if torch.tensor(about["losses"]).shape[1:] != (len(TERMS),) * bool(about["losses"]):
-            raise ValueError("its losses are none")
+        rows = torch.tensor(about["losses"]).view(-1, len(TERMS))
+        if len(rows) >= row_every(steps):
+            raise ValueError(f"{len(rows)} losses without a row")
+        torch.Generator().set_state(from_text(about["rng"]))
         same = about["teacher"] == fingerprint(teacher)
     except DAMAGED as error:
         raise damaged(run, error) from error

@@ -15,9 +15,11 @@ from PIL import Image
 from tqdm import tqdm
 
 from data.samples import InputError
+from data.workers import WorkerDied
 from utils.options import Parser
 from utils.presets import parse
 from utils.processes import process_count
+from utils.startup import leave
 
 # what a script can be asked to do with less memory
 THRIFTY = ("batch_size", "scoring_batch_size", "image_size", "feature_memory", "workers")
@@ -51,20 +53,31 @@ def resumable() -> Iterator[None]:
 def out_of_memory(error: Exception) -> bool:
     """Tell whether memory was short, of a GPU or the computer."""
     kinds = (MemoryError, torch.OutOfMemoryError)
-    return isinstance(error, kinds) or "can't allocate memory" in str(error)
+    if isinstance(error, kinds) or getattr(error, "errno", None) == errno.ENOMEM:
+        return True
+    phrases = ("can't allocate memory", "out of memory", "not enough memory", "ALLOC_FAILED")
+    return isinstance(error, RuntimeError) and any(text in str(error) for text in phrases)
 
 
 def explained(error: Exception, options: argparse.Namespace) -> list[str]:
     """Return what to say of an error, one line each."""
     if isinstance(error, InputError):
-        return [" ".join(str(fault).split()) for fault in error.args]
+        return [printable(fault) for fault in error.args]
     if out_of_memory(error):
         lower = " or ".join(f"--{name}" for name in THRIFTY if hasattr(options, name))
         return [f"out of memory: lower {lower}"]
     if isinstance(error, OSError) and error.strerror:
-        mend = ": make room there, then go on with --resume" if error.errno in FULL else ""
-        return [f"{error.filename or 'a file'}: {error.strerror}{mend}"]
-    return [f"{type(error).__name__}: {' '.join(str(error).split()) or 'no message'}"]
+        mend = ": make room there" if error.errno in FULL else ""
+        mend += ", then go on with --resume" if mend and hasattr(options, "resume") else ""
+        return [printable(f"{error.filename or 'a file'}: {error.strerror}{mend}")]
+    if isinstance(error, FloatingPointError | WorkerDied):
+        return [printable(error)]
+    return [f"{type(error).__name__}: {' '.join(printable(error).split()) or 'no message'}"]
+
+
+def printable(text: object) -> str:
+    """Return a text as one line that a terminal shows as it is, whatever a file is called."""
+    return "".join(c if c.isprintable() else " " for c in str(text)).strip()
 
 
 def run_command(main: Callable, get_parser: Callable[[], Parser]) -> int:
@@ -77,6 +90,8 @@ def run_command(main: Callable, get_parser: Callable[[], Parser]) -> int:
     logging.getLogger("tifffile").disabled = True  # a damaged file is an error of ours
     warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # such images are refused
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # what stops a job on a cluster
+    if signal.getsignal(signal.SIGINT) is leave:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
     options = argparse.Namespace()
     try:
         options = parse(get_parser())

@@ -96,7 +96,7 @@ def pick_device(options: argparse.Namespace) -> torch.device:
             )
             return torch.device("cpu")
         name = f"cuda:{options.device_gpu}"
-    if not re.fullmatch(r"auto|cpu|mps|cuda(:\d+)?", name):
+    if not re.fullmatch(r"auto|cpu|mps|cuda(:\d{1,3})?", name):
         raise InputError(f"--device {name}: choose auto, cpu, cuda, cuda:N or mps")
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "cpu"

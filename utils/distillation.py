@@ -156,12 +156,17 @@ class State:
         try:
             about = read_about(path)
             former, numbers = about["recipe"], (about["step"], about["unreadable"])
-            if not (isinstance(former, dict) and all(type(number) is int for number in numbers)):
+            whole = all(type(number) is int and number >= 0 for number in numbers)
+            if not (isinstance(former, dict) and isinstance(about["scaler"], dict) and whole):
                 raise ValueError("its numbers are none")
+            if about["step"] > self.options.train_steps:
+                raise ValueError(f"step {about['step']} of {self.options.train_steps}")
             changed = [key for key in now if now[key] != former.get(key)]
             report_faults([f"--resume: {k} was {former.get(k)}, not {now[k]}" for k in changed])
-            return about, read_tensors(path, self.empty_tensors())
-        except DAMAGED as error:
+            tensors = read_tensors(path, self.empty_tensors())
+            check_finite(tensors.values(), about["step"])
+            return about, tensors
+        except (*DAMAGED, FloatingPointError) as error:
             raise InputError(f"{path} is damaged: begin anew with --overwrite ({error})") from error
 
     def empty_tensors(self) -> dict[str, torch.Tensor]:
@@ -254,9 +259,10 @@ def fit(state: State, source: Cached | Streamed, compute: Compute, processes: Pr
             record.add(losses.detach())
             stop, due = interrupts.requested, saved(state.step)
             if processes.count > 1:  # all or none; asking a GPU at every step would slow it down
-                asked = device.type == "cpu" or state.step % REPORT_STEPS == 0
-                flags = torch.tensor([float(stop), float(due)], device=device)
-                stop, due = (processes.sum(flags) > 0).tolist() if asked else (False, False)
+                wanted, stop, due = [float(stop), float(due)], False, False
+                if device.type == "cpu" or state.step % REPORT_STEPS == 0:
+                    flags = torch.tensor(wanted, device=device)
+                    stop, due = (processes.sum(flags) > 0).tolist()
             due |= stop or state.step == options.train_steps
             if due or state.step % REPORT_STEPS == 0:
                 record.report()

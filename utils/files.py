@@ -1,10 +1,11 @@
 """Files: written so that a crash never leaves half of one, read so that none is believed."""
 
+import errno
 import json
 import os
 import shutil
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -20,7 +21,7 @@ from data.samples import InputError
 MOST_YAML = 2**16  # bytes, of a file of options
 DTYPES = {torch.float32: "F32", torch.uint8: "U8"}  # of what we store and read again
 # what reading a file that is cut, altered or foreign raises
-DAMAGED = (SafetensorError, OSError, KeyError, TypeError, ValueError, RuntimeError)
+DAMAGED = (SafetensorError, OSError, KeyError, TypeError, ValueError, RuntimeError, OverflowError)
 
 
 @contextmanager
@@ -48,10 +49,13 @@ def written_aside(path: Path, durable: bool = True) -> Iterator[Path]:
 
 
 def sync_folder(folder: Path) -> None:
-    """Put a folder's names on the disk."""
+    """Put a folder's names on the disk, where its file system can."""
     descriptor = os.open(folder, os.O_DIRECTORY)
     try:
         os.fsync(descriptor)
+    except OSError as error:
+        if error.errno not in (errno.EINVAL, errno.ENOTSUP):
+            raise
     finally:
         os.close(descriptor)
 
@@ -81,6 +85,25 @@ def locked_folder(folder: Path, option: str) -> Iterator[None]:
         lock.release()
 
 
+def remove_parts(parts: Iterable[Path]) -> None:
+    """Remove those of `written_aside`'s temporary files whose process was killed."""
+    for part in parts:
+        pid = part.name.split(".")[-3]
+        if pid.isdecimal() and not is_alive(int(pid)):
+            part.unlink(missing_ok=True)
+
+
+def is_alive(pid: int) -> bool:
+    """Tell whether there is such a process on this machine."""
+    try:
+        os.kill(pid, 0)
+    except (ProcessLookupError, OverflowError):
+        return False
+    except OSError:  # somebody else's
+        return True
+    return True
+
+
 def save_tensors(tensors: dict[str, torch.Tensor], path: Path, about: dict) -> None:
     """Write a .safetensors file; equal arguments give equal bytes.
 
@@ -91,12 +114,19 @@ def save_tensors(tensors: dict[str, torch.Tensor], path: Path, about: dict) -> N
         aside.write_bytes(save(plain, {"about": json.dumps(about)}))
 
 
+def opened(path: Path) -> safe_open:
+    """Open a .safetensors file. Raises DAMAGED for what is none."""
+    if path.exists() and not path.is_file():  # a pipe would block
+        raise ValueError("it is no file")
+    return safe_open(path, framework="pt")
+
+
 def read_about(path: Path) -> dict:
     """Return what `save_tensors` stored beside the tensors.
 
     Raises DAMAGED for a file that is not ours or not whole.
     """
-    with safe_open(path, framework="pt") as file:
+    with opened(path) as file:
         about = json.loads((file.metadata() or {})["about"])
     if not isinstance(about, dict):
         raise ValueError("its description is none of ours")
@@ -109,7 +139,7 @@ def check_tensors(path: Path, like: Mapping[str, torch.Tensor]) -> None:
     Reads the header alone. Raises DAMAGED, naming the first of the tensors that it lacks, has of
     another shape or type, or has beside them.
     """
-    with safe_open(path, framework="pt") as file:
+    with opened(path) as file:
         slices = {key: file.get_slice(key) for key in file.keys()}  # noqa: SIM118
         for key, tensor in like.items():
             if key not in slices:
@@ -133,7 +163,8 @@ def read_tensors(path: Path, like: Mapping[str, torch.Tensor]) -> dict[str, torc
     So no more memory is taken than `like` says, whatever the file does.
     """
     check_tensors(path, like)
-    return load_file(path)
+    # copies: those of `load_file` hold on to the file, which is to be replaced
+    return {key: tensor.clone() for key, tensor in load_file(path).items()}
 
 
 class PlainLoader(yaml.SafeLoader):
@@ -151,12 +182,14 @@ def read_yaml(path: Path) -> Any:
     Raises InputError that names the file and what is wrong with it.
     """
     try:
-        if path.exists() and not (path.is_file() and path.stat().st_size <= MOST_YAML):
+        with path.open() as file:
+            text = file.read(MOST_YAML + 1)
+        if len(text) > MOST_YAML:
             raise InputError(f"{path} must be a file of at most {MOST_YAML} bytes")
-        return yaml.load(path.read_text(), PlainLoader)
+        return yaml.load(text, PlainLoader)
     except InputError:
         raise
     except OSError as error:
         raise InputError(f"cannot read {path}: {error.strerror}") from error
     except Exception as error:  # YAMLError, or what a date or a number that is none raises
-        raise InputError(f"{path} is not YAML: {error}") from error
+        raise InputError(f"{path} is not YAML: {' '.join(str(error).split())}") from error

@@ -30,6 +30,8 @@ def read_mask(path: Path, size: Size) -> np.ndarray:
     if mask.dtype.kind == "f":
         raise InputError(f"the mask {path} holds floating-point pixels: save it as PNG")
     mask = mask.max(2) if mask.ndim == 3 else mask
+    if mask.max(initial=0) >= 2**16:
+        raise InputError(f"the mask {path} holds values above 65535: save it as 8 or 16 bits")
     if mask.shape != size:
         raise InputError(
             f"the mask {path} is {mask.shape[1]} x {mask.shape[0]} pixels but its image is "

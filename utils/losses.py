@@ -1,6 +1,7 @@
 """The record of a training's losses: a CSV file and, where it is installed, TensorBoard."""
 
 import csv
+import re
 from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -10,7 +11,13 @@ import torch
 
 from utils.files import written_aside
 
+MOST_ROWS = 1000  # about
 NOT_FINITE = "training anew with --precision fp32 or another --seed may help"
+
+
+def row_every(steps: int) -> int:
+    """Return how many of a training's `steps` one row is the mean of."""
+    return max(1, steps // MOST_ROWS)
 
 
 class LossLog:
@@ -44,12 +51,12 @@ class LossLog:
 
         A row that a crash cut short, or that is no row of ours, is dropped.
         """
-        if not step or not self.path.exists():
+        if not step or not self.path.is_file():
             return []
-        with self.path.open(newline="", errors="replace") as file:
-            lines = (line.replace("\0", "") for line in file)
-            rows = [row for row in csv.reader(lines) if len(row) == len(self.terms) + 3]
-        return [row for row in rows if row[0].isdecimal() and int(row[0]) <= step]
+        with self.path.open(errors="replace") as file:
+            rows = [line.rstrip("\n").split(",") for line in file]
+        rows = [row for row in rows if len(row) == len(self.terms) + 3]
+        return [row for row in rows if re.fullmatch("[0-9]{1,9}", row[0]) and int(row[0]) <= step]
 
     def add(self, terms: torch.Tensor) -> None:
         """Note the next step's terms, (T,), without waiting for the device."""
@@ -97,7 +104,8 @@ class LossLog:
         with suppress(OSError):  # of a full disk, after the error that told so
             self.file.close()
         if self.tensorboard:
-            self.tensorboard.close()
+            with suppress(OSError):
+                self.tensorboard.close()
 
 
 def open_tensorboard(folder: Path, start: int):

@@ -12,6 +12,8 @@ from models.autoencoder import AUTOENCODERS, check_size
 from models.pdn import PDNS
 from utils.devices import COMPILERS, MEMORY_FORMATS, PRECISIONS
 
+MOST = {"workers": 1024, "batch_size": 2**16, "scoring_batch_size": 2**16, "seed": 2**63 - 1}
+MOST_OTHERS = 10**9  # of any number: more is a slip
 FLAGS = ("resume", "overwrite", "check", "debug")  # of one invocation: never stored with a run
 
 
@@ -181,9 +183,9 @@ def check_positive(options: argparse.Namespace, *names: str) -> list[str]:
     """Return one fault for each named option that is below 1."""
     values = {name: getattr(options, name) for name in names}
     return [
-        f"--{name} must be at least 1, not {value}"
+        f"--{name} must be at least 1 and at most {MOST.get(name, MOST_OTHERS)}, not {value}"
         for name, value in values.items()
-        if value is not None and value < 1
+        if value is not None and not 1 <= value <= MOST.get(name, MOST_OTHERS)
     ]
 
 
@@ -191,7 +193,9 @@ def check_not_negative(options: argparse.Namespace, *names: str) -> list[str]:
     """Return one fault for each named option that is below 0."""
     values = {name: getattr(options, name) for name in names}
     return [
-        f"--{n} must not be negative, as {value} is" for n, value in values.items() if value < 0
+        f"--{name} must be at least 0 and at most {MOST.get(name, MOST_OTHERS)}, not {value}"
+        for name, value in values.items()
+        if not 0 <= value <= MOST.get(name, MOST_OTHERS)
     ]
 
 

@@ -10,7 +10,7 @@ from tqdm import tqdm
 from data.images import Size, decode, image_size, in_background, resize
 from data.natural import Files, is_readable
 from data.samples import Category, Sample, noted
-from data.shards import Member, Shards, list_readable_members
+from data.shards import Member, Shards, list_members
 from models.detector import Detector
 from utils.checkpoints import checkpoint_tensors
 from utils.ground_truth import regions
@@ -61,42 +61,57 @@ def natural_faults(source: Files | Shards | None) -> list[str]:
     if source is None:
         return []
     faults: list[str] = []
-    with noted(faults):
-        some = some_members(source)
-        if not any(map(is_readable, some)):
-            faults.append(
-                f"--imagenet_train_path: none of {len(some)} images, such as {some[0]}, can be read"
-            )
+    some = some_members(source)
+    if not any(map(is_readable, some)):
+        faults.append(
+            f"--imagenet_train_path: none of {len(some)} images, such as {some[0]}, can be read"
+        )
     return faults
 
 
 def some_members(source: Files | Shards) -> list[Path | Member]:
     """Return a few images from all over the source."""
-    if isinstance(source, Shards):
-        return list(list_readable_members(source.shards[:1])[0][:TRIED])
-    return source.paths[:: -(-len(source.paths) // TRIED)]
+    if isinstance(source, Files):
+        return source.paths[:: -(-len(source.paths) // TRIED)]
+    some: list[Path | Member] = []
+    for shard in source.shards[:: -(-len(source.shards) // TRIED)]:
+        with noted([]):  # it is skipped in training, too
+            some += list_members(shard)[:TRIED]
+    return some or [source.shards[0]]
 
 
 def folder_faults(run: Run) -> list[str]:
     """Return a fault for each place of the output that cannot be written."""
     places = (run.folder, run.maps_folder, run.metrics_file.parent, run.output)
     above = {existing(place) for place in places}
-    return [
+    faults = [
         f"--output_dir {run.output}: {place} cannot be written; name another"
         for place in sorted(above)
         if not (place.is_dir() and os.access(place, os.W_OK | os.X_OK))
     ]
+    files = (run.checkpoint_file, run.detector_file, run.config_file, run.losses_file)
+    for file in (*files, run.metrics_file, run.output / "results.csv"):
+        if os.path.lexists(file) and not file.is_file():
+            faults.append(f"{file} is no file: remove it, or name another --output_dir")
+    test = run.maps_folder / "test"
+    if test.exists() and not test.is_dir():
+        faults.append(f"{test} is no folder: remove it, or name another --output_dir")
+    return faults
 
 
 def existing(path: Path) -> Path:
     """Return the path, or the nearest folder above it that there is."""
-    return next(p for p in (path, *path.absolute().parents) if os.path.lexists(p))
+    absolute = path.absolute()
+    return next((p for p in (path, *absolute.parents) if os.path.lexists(p)), absolute)
 
 
-def room_faults(run: Run, category: Category, detector: Detector) -> list[str]:
+def room_faults(
+    run: Run, category: Category, detector: Detector, overwrite: bool = False
+) -> list[str]:
     """Return the fault of a disk without room for checkpoints, detector and anomaly maps.
 
-    `detector` may be an empty one. Two checkpoints lie there while one is written.
+    `detector` may be an empty one. Two checkpoints lie there while one is written; a finished run
+    writes none, unless it is to be overwritten.
     """
     checkpoint, trained = (
         sum(tensor.numel() * tensor.element_size() for tensor in tensors.values())
@@ -110,6 +125,8 @@ def room_faults(run: Run, category: Category, detector: Detector) -> list[str]:
     present = [run.checkpoint_file, run.detector_file, *run.maps_folder.rglob("*.tiff")]
     there = sum(path.stat().st_size for path in present if path.exists())
     needed = 2 * checkpoint + trained + maps - there
+    if run.detector_file.exists() and not overwrite:
+        needed = maps - sum(path.stat().st_size for path in present[2:])
     free = shutil.disk_usage(existing(run.output)).free
     if needed <= free:
         return []

@@ -12,11 +12,11 @@ from typing import Any
 
 from data.samples import InputError, report_faults
 from utils.files import read_yaml
-from utils.options import Parser
+from utils.options import FLAGS, Parser
 
 CONFIGS = Path(__file__).resolve().parent.parent / "configs"
-NOT_PRESET = ("config", "help", "check", "debug")
-Scalar = str | int | float | bool | None
+NOT_PRESET = (*FLAGS, "config", "help")
+Scalar = str | int | float | None
 
 
 def parse(parser: Parser, argv: Sequence[str] | None = None) -> argparse.Namespace:
@@ -60,17 +60,19 @@ def preset_tokens(parser: Parser, path: Path) -> list[str]:
 
 
 def is_plain(value: Any) -> bool:
-    """Tell whether a value is one that an option can have: no option begins with a dash."""
+    """Tell whether a value is one that an option can have.
+
+    That of a flag is none: flags are of one invocation. No item of a list begins with a dash.
+    """
     values = value if isinstance(value, list) else [value]
     dashes = isinstance(value, list) and any(str(v).startswith("-") for v in value)
-    return all(isinstance(v, Scalar) for v in values) and not dashes
+    kinds = all(isinstance(v, Scalar) and not isinstance(v, bool) for v in values)
+    return kinds and not dashes and "\0" not in str(value)
 
 
 def tokens_of(key: str, value: Scalar | list[Scalar]) -> list[str]:
     """Return the command-line tokens that set an option."""
-    if value is True:
-        return [f"--{key}"]
-    if value is None or value is False:
+    if value is None:
         return []
     if isinstance(value, list):
         return [f"--{key}", *map(str, value)]

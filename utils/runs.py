@@ -4,7 +4,7 @@ import operator
 import os
 import shutil
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -22,6 +22,7 @@ from utils.files import (
     read_about,
     read_tensors,
     read_yaml,
+    remove_parts,
     save_tensors,
     written_aside,
 )
@@ -57,6 +58,11 @@ class Run:
         return self.folder / "checkpoint.safetensors"
 
     @property
+    def former_checkpoint(self) -> Path:
+        """An earlier version's, which this one cannot read."""
+        return self.folder / "checkpoint.pt"
+
+    @property
     def losses_file(self) -> Path:
         return self.folder / "losses.csv"
 
@@ -78,14 +84,22 @@ class Run:
         with TemporaryDirectory(prefix=".", suffix=".part", dir=self.folder) as folder:
             yield Path(folder)
 
-    def locked(self) -> AbstractContextManager:
+    @contextmanager
+    def locked(self) -> Iterator[None]:
         """Keep other processes from training this category into this folder."""
-        return locked_folder(self.folder, "--output_dir")
+        with locked_folder(self.folder, "--output_dir"):
+            new = replace(self, replacement=True)
+            remove_parts(new.folder.rglob(".*.part"))
+            remove_parts(self.maps_folder.rglob(".*.part"))
+            remove_parts(self.metrics_file.parent.glob(f".{self.metrics_file.name[:40]}.*.part"))
+            remove_parts(self.output.glob(".*.part"))
+            yield
 
     def clear(self) -> None:
         """Remove what an earlier training left in this folder."""
-        files = (self.checkpoint_file, self.detector_file, self.config_file, self.losses_file)
-        for path in (*files, *self.folder.glob("events.*")):
+        # the detector first: one without a checkpoint would look like half of a `take_over`
+        files = (self.detector_file, self.checkpoint_file, self.config_file, self.losses_file)
+        for path in (*files, self.former_checkpoint, *self.folder.glob("events.*")):
             path.unlink(missing_ok=True)
 
     def take_over(self) -> None:
@@ -95,8 +109,9 @@ class Run:
         be made good by calling this again.
         """
         former = replace(self, replacement=False)
-        for path in former.folder.glob("events.*"):
-            path.unlink()
+        if self.checkpoint_file.exists():  # or they are the new ones already
+            for path in former.folder.glob("events.*"):
+                path.unlink()
         special = {self.maps_folder: former.maps_folder, self.metrics_file: former.metrics_file}
         order = {self.checkpoint_file: -1, self.detector_file: 1}
         for path in sorted(self.folder.iterdir(), key=lambda path: order.get(path, 0)):
@@ -107,6 +122,14 @@ class Run:
             os.replace(path, target)
         self.folder.rmdir()
 
+    def finish_take_over(self) -> None:
+        """Make good a `take_over` of this run's replacement that a crash cut off."""
+        new = replace(self, replacement=True)
+        if new.folder.is_dir() and not any(new.folder.iterdir()):
+            new.folder.rmdir()
+        elif new.detector_file.exists() and not new.checkpoint_file.exists():
+            new.take_over()
+
     def write_config(self, config: dict) -> None:
         """Write the resolved options, enough to repeat the run with --config."""
         with written_aside(self.config_file) as aside:
@@ -114,6 +137,8 @@ class Run:
 
     def read_config(self) -> dict:
         """Read the resolved options. Raises InputError when they are missing or damaged."""
+        if not self.config_file.is_file():
+            raise InputError(f"{self.config_file} is no file: train this category again")
         config = read_yaml(self.config_file)
         if not isinstance(config, dict):
             raise InputError(f"{self.config_file} is damaged: train this category again")

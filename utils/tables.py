@@ -92,7 +92,7 @@ def read_results(output: Path) -> Results:
             measured = json.loads(path.read_text())
             for get in columns(dataset).values():
                 get(measured)
-        except (ValueError, KeyError, TypeError) as error:
+        except (ValueError, KeyError, TypeError, RecursionError) as error:
             kind = f"{type(error).__name__}: {error}"
             raise InputError(f"{path} is damaged: evaluate it again ({kind})") from error
         results.setdefault(dataset, {})[path.stem] = measured

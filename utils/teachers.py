@@ -20,7 +20,11 @@ SHIPPED = Path(__file__).resolve().parent.parent / "models" / "weights"
 MOST_BYTES = 2**29  # of a teacher's file: the medium one takes 2**26 in double precision
 MAGIC = (b"PK", b"\x80")  # of PyTorch's files: a zip archive, or before 1.6 a pickle
 # what a pickle of tensors names, as pickletools shows it
-TENSORS = r"torch \w+Storage|torch._utils _rebuild_(tensor_v2|parameter)|collections OrderedDict"
+TENSORS = (
+    r"torch (\w+Storage|Size|device|bool|(b?float|u?int|complex)\w*)|collections OrderedDict|"
+    r"torch._utils _rebuild_(tensor_v[23]|parameter)"
+)
+MOST_PICKLE = 2**20  # bytes, of names and shapes; a WideResNet's take 2**16
 WRAPPERS = ("state_dict", "model_state_dict", "model", "teacher")
 
 
@@ -67,8 +71,8 @@ def read_state_dict(path: Path) -> dict[str, torch.Tensor]:
         raise InputError(f"there is no weights file {path}") from error
     except pickle.UnpicklingError as error:
         raise InputError(
-            f"{path} is refused: it is a pickled Python object (a whole module), and unpickling "
-            "runs any code inside; load it where you trust it and save its state_dict()"
+            f"{path} is refused: {error}, so it is a pickled Python object (a whole module), and "
+            "unpickling runs any code inside; load it where you trust it and save its state_dict()"
         ) from error
     except Exception as error:  # a cut pickle fails in any way: IndexError, struct.error, ...
         raise InputError(f"{path} is damaged or no weights file: {error}") from error
@@ -99,13 +103,15 @@ def check_pickle(path: Path) -> None:
         if sum(member.file_size for member in members) > path.stat().st_size:
             raise ValueError("its archive holds more than the file")
         for member in members:
-            if member.filename.endswith("/data.pkl"):
+            if member.filename.lower().endswith(".pkl"):  # PyTorch does not mind the case
                 check_names(io.BytesIO(archive.read(member)))
 
 
 def check_names(pickled: BinaryIO) -> None:
     """Raise UnpicklingError when a pickle names anything but what tensors are made of."""
-    for operation, argument, _ in pickletools.genops(pickled):
+    for operation, argument, position in pickletools.genops(pickled):
+        if position > MOST_PICKLE:
+            raise ValueError(f"its names take more than {MOST_PICKLE} bytes")
         known = operation.name == "GLOBAL" and re.fullmatch(TENSORS, argument)
         if operation.name in ("GLOBAL", "INST", "STACK_GLOBAL") and not known:
             raise pickle.UnpicklingError(f"it names {argument}")

@@ -18,11 +18,9 @@ from models.detector import Detector
 from utils.checkpoints import Saving, load_checkpoint
 from utils.devices import Compute
 from utils.interrupts import Interrupts
-from utils.losses import LossLog
+from utils.losses import LossLog, row_every
 from utils.runs import Run
 from utils.steps import TERMS, Optimisation, TrainingStep, learning_rate
-
-MOST_ROWS = 1000  # of losses.csv, about
 
 
 def batch_indices(step: int, batch_size: int, count: int, seed: int) -> list[int]:
@@ -63,9 +61,9 @@ def fit(
     detector.train()
     optimisation = Optimisation(detector, steps, compute)
     former = load_checkpoint(run, detector, optimisation)
-    done, every = former["step"], max(1, steps // MOST_ROWS)
+    done, every = former["step"], row_every(steps)
     train_step = TrainingStep(detector, optimisation, images, features, count, compute)
-    log = LossLog(run.losses_file, TERMS, done, compute.device, every, former["losses"][:every])
+    log = LossLog(run.losses_file, TERMS, done, compute.device, every, former["losses"])
     saving = Saving(run, detector, optimisation, log, former, options.checkpoint_every)
     streamed = natural_batches(natural, images.shape[-2:], options, range(done, steps))
     bar = tqdm(desc="training", total=steps, initial=done, unit="step", leave=False)
@@ -81,9 +79,10 @@ def fit(
                 if done % every == 0 or done == steps:  # reading the loss waits for the device
                     total = log.write(learning_rate(done - 1, steps))
                     bar.set_postfix(loss=f"{total:.4f}")
-                if saving.due(done) or done == steps or interrupts.requested:
+                stop = interrupts.requested  # once: it may come between two questions
+                if saving.due(done) or done == steps or stop:
                     saving.save(done)
-                if interrupts.requested:
+                if stop:
                     raise KeyboardInterrupt(f" at step {done}")
     except (InputError, WorkerDied) as error:  # of the stream, between two steps
         if done > saving.due.step:

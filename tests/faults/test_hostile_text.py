@@ -35,6 +35,9 @@ SPLIT = "split_csv/1cls.csv"
         ("[" * 20_000, "YAML"),
         ("#" * 100_000, "at most 65536 bytes"),
         ("seed: " + "9" * 5000, "YAML"),
+        ("seed: off", "seed"),
+        ("overwrite: true", "overwrite"),
+        ('output_dir: "a\\0b"', "output_dir"),
     ],
     ids=lambda text: text[:20],
 )
@@ -73,6 +76,25 @@ def test_an_unknown_option_is_named_with_the_nearest(outcome, script, option):
         assert f"there is no option {option}: {near[option]}?" in errors[0]
 
 
+@pytest.mark.parametrize(
+    ("option", "value"),
+    [
+        ("--seed", 2**63),
+        ("--train_steps", 10**20),
+        ("--batch_size", 10**20),
+        ("--workers", 100_000),
+        ("--device", "cuda:99999999999999999999"),
+    ],
+)
+def test_a_number_beyond_all_reason_is_refused(tmp_path, outcome, option, value):
+    make_product(tmp_path / "bolt")
+    line = ["--dataset", "folder", "--folder_path", tmp_path / "bolt", "--check", option, value]
+    code, _, errors = outcome(main, [*line, "--output_dir", tmp_path / "out"])
+    assert code == 2
+    assert len(errors) == 1
+    assert errors[0].startswith(f"error: {option} ")
+
+
 # Names
 
 
@@ -106,6 +128,19 @@ def test_a_link_out_of_a_dataset_is_refused(tmp_path, place, whole_folder):
         image.symlink_to(outside(root))
     with pytest.raises(InputError, match=r"bottle.* leads outside of .*ad"):
         read_category("mvtec_ad", root, "bottle", seed=0)
+
+
+def test_a_table_that_is_a_link_out_of_its_dataset_is_refused(tmp_path):
+    make_mvtec_loco(tmp_path / "loco", "kit")
+    make_visa(tmp_path / "visa", "pcb1")
+    config = tmp_path / "loco" / "kit" / "defects_config.json"
+    for path in (config, tmp_path / "visa" / SPLIT):
+        shutil.move(path, tmp_path / path.name)
+        path.symlink_to(tmp_path / path.name)
+    with pytest.raises(InputError, match=r"defects_config\.json leads outside"):
+        read_category("mvtec_loco", tmp_path / "loco", "kit", seed=0)
+    with pytest.raises(InputError, match=r"1cls\.csv leads outside"):
+        read_category("visa", tmp_path / "visa", "pcb1", seed=0)
 
 
 def test_a_link_within_a_dataset_and_to_a_dataset_is_followed(tmp_path):

@@ -3,11 +3,15 @@
 import os
 import random
 import signal
+import subprocess
+import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+from tests.conftest import REPOSITORY
 from tests.faults.running import STEPS, Child, command, finish, run_of
 from utils.files import read_about
 from utils.runs import Run
@@ -121,3 +125,76 @@ def test_interrupted_elsewhere_it_exits_alike(world, undisturbed, tmp_path, phas
         assert child.process.exitcode == 130
         assert child.text().splitlines()[-1].startswith("interrupted")
     assert goes_on(world, tmp_path, undisturbed)
+
+
+def test_a_run_that_is_refused_leaves_another_ones_takeover_alone(world, undisturbed, tmp_path):
+    """It looks like one that a crash cut off, but its process lives."""
+    run = run_of(tmp_path)
+    assert finish(command(world, tmp_path, "--seed", "1"), tmp_path / "log")[0] == 0
+    child = Child(
+        command(world, tmp_path, "--overwrite"), tmp_path / "log", stop_before_the_last_move
+    )
+    child.wait_for(lambda: (tmp_path / "stopped").exists())
+    code, text = finish(command(world, tmp_path, "--resume"), tmp_path / "second")
+    assert code == 2
+    assert "is in use" in text
+    assert (run.folder.parent / ".bolt.new" / "detector.safetensors").exists()
+    child.send(signal.SIGCONT)
+    assert child.wait() == 0, child.text()
+    assert goes_on(world, tmp_path, undisturbed)
+
+
+def stop_before_the_last_move() -> None:
+    move, output = os.replace, Path(sys.argv[sys.argv.index("--output_dir") + 1])
+    detector = run_of(output).detector_file
+
+    def stopping(source, target):
+        if Path(source).parent.name == ".bolt.new" and Path(target) == detector:
+            (Path(target).parents[3] / "stopped").touch()
+            os.kill(os.getpid(), signal.SIGSTOP)
+        move(source, target)
+
+    os.replace = stopping
+
+
+def test_what_a_kill_leaves_of_a_replacement_is_made_good(tmp_path):
+    run = run_of(tmp_path)
+    new = replace(run, replacement=True)
+    new.folder.mkdir(parents=True)
+    run.finish_take_over()  # all was moved, but the folder
+    assert not new.folder.exists()
+    new.folder.mkdir()
+    for path in (new.detector_file, new.checkpoint_file):
+        path.touch()
+    unlinked, unlink = [], Path.unlink
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Path, "unlink", lambda path, **k: (unlinked.append(path), unlink(path, **k)))
+        new.clear()
+    # killed between the two, a detector alone would look like half of a take-over
+    assert unlinked.index(new.detector_file) < unlinked.index(new.checkpoint_file)
+
+
+def test_what_a_killed_process_had_half_written_is_removed(tmp_path):
+    run = run_of(tmp_path)
+    new = replace(run, replacement=True)
+    dead, alive = f"{2**22 + 1}.1.part", f"{os.getpid()}.1.part"  # no such process can be
+    places = (new.folder, run.maps_folder / "test" / "good", run.metrics_file.parent, run.output)
+    names = (".checkpoint.safetensors", ".000.tiff", ".bolt.json", ".results.csv")
+    for place, name in zip(places, names, strict=True):
+        place.mkdir(parents=True, exist_ok=True)
+        for state in (dead, alive):
+            (place / f"{name}.{state}").touch()
+    with run.locked():
+        left = {path.name for path in tmp_path.rglob("*.part")}
+    assert left == {f"{name}.{alive}" for name in names}
+
+
+@pytest.mark.parametrize("seconds", [0.3, 1.0, 1.7])
+def test_interrupted_while_it_loads_it_ends_at_once(tmp_path, seconds):
+    line = [sys.executable, REPOSITORY / "main.py", "--dataset", "demo", "--check"]
+    process = subprocess.Popen(line, cwd=tmp_path, stderr=subprocess.PIPE, text=True)
+    time.sleep(seconds)
+    process.send_signal(signal.SIGINT)
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == 130 or (seconds == 0.3 and process.returncode == -signal.SIGINT)
+    assert "Traceback" not in errors or seconds == 0.3  # Python itself may not have begun

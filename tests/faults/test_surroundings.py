@@ -15,7 +15,7 @@ from PIL import Image
 from data import natural
 from tests.faults.running import Child, command, finish, run_of
 from tests.faults.test_kills import goes_on, saved_step
-from utils import preflight, steps, training
+from utils import losses, preflight, steps, training
 from utils.checkpoints import Saving
 
 pytestmark = pytest.mark.slow
@@ -163,7 +163,7 @@ def test_a_loss_that_is_not_finite_stops_at_its_step(world, undisturbed, tmp_pat
 
 
 def rarely_log() -> None:
-    training.MOST_ROWS = 1
+    losses.MOST_ROWS = 1
     spoil_step(5)
 
 

@@ -4,21 +4,27 @@ import json
 import os
 import pickle
 import shutil
+import tarfile
 import zipfile
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
+from PIL import Image
 from safetensors.torch import load_file, save_file
 
 import inference
 import main
+import pretrain
 from data.samples import InputError
+from data.shards import list_members
 from models.pdn import pdn_small
 from tests.conftest import make_product
 from tests.distilling import distil, make_world
 from tests.faults.running import command, run_of
 from utils.files import DAMAGED, read_about, read_tensors
+from utils.ground_truth import read_mask
 from utils.presets import parse
 from utils.runs import Run
 from utils.teachers import load_teacher, read_state_dict
@@ -105,8 +111,9 @@ def test_a_backbones_and_a_distillations_code_never_runs(small_world, tmp_path, 
     assert not (tmp_path / "planted").exists()
 
 
-def test_a_pickle_that_asks_for_a_huge_object_is_refused(tmp_path):
-    """weights_only alone would make the byte array."""
+@pytest.mark.parametrize("name_of", [str, str.upper])
+def test_a_pickle_that_asks_for_a_huge_object_is_refused(tmp_path, name_of):
+    """weights_only alone would make the byte array; PyTorch does not mind a name's case."""
     torch.save({"0.weight": torch.ones(4)}, tmp_path / "plain.pth")
     asking = b"\x80\x02c__builtin__\nbytearray\nJ\x00\x00\x00\x7f\x85R."
     with (
@@ -114,7 +121,9 @@ def test_a_pickle_that_asks_for_a_huge_object_is_refused(tmp_path):
         zipfile.ZipFile(tmp_path / "huge.pth", "w") as huge,
     ):
         for name in plain.namelist():
-            huge.writestr(name, asking if name.endswith("data.pkl") else plain.read(name))
+            pickled = name.endswith("data.pkl")
+            content = asking if pickled else plain.read(name)
+            huge.writestr(name_of(name) if pickled else name, content)
     with pytest.raises(InputError, match="pickled Python object"):
         read_state_dict(tmp_path / "huge.pth")
 
@@ -217,3 +226,85 @@ def test_a_checkpoint_of_no_step_is_refused(trained, tmp_path, step, outcome):
     )
     assert code == 2
     assert "checkpoint.safetensors is damaged" in errors[0]
+
+
+def with_about(path: Path, **changes) -> None:
+    about = read_about(path) | changes
+    save_file(load_file(path), path, {"about": json.dumps(about)})
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"seconds": 10**400},
+        {"seconds": -1},
+        {"losses": [[1, 1, 1, 1]]},
+        {"losses": "none"},
+        {"rng": "00"},
+        {"rng": None},
+        {"teacher": None},
+    ],
+    ids=lambda changes: str(changes)[:20],
+)
+def test_a_checkpoint_with_senseless_numbers_is_refused(trained, tmp_path, outcome, changes):
+    line, output = trained
+    shutil.copytree(output, tmp_path / "out")
+    run = run_of(tmp_path / "out")
+    run.detector_file.unlink()
+    with_about(run.checkpoint_file, **changes)
+    line = [*line, "--output_dir", tmp_path / "out", "--resume", "--check"]
+    code, _, errors = outcome(main, line)
+    assert (code, len(errors)) == (2, 1)
+    assert str(run.checkpoint_file) in errors[0]
+
+
+@pytest.mark.parametrize("changes", [{"step": 10**9}, {"step": -5}, {"unreadable": -1}])
+def test_a_distillations_checkpoint_is_not_believed(small_world, tmp_path, monkeypatch, changes):
+    with monkeypatch.context() as patch, pytest.raises(ZeroDivisionError):
+        patch.setattr(pretrain, "judge", lambda *_: 1 / 0)
+        distil(small_world, tmp_path, "--cached_views", "1")
+    with_about(tmp_path / "checkpoint.safetensors", **changes)
+    with pytest.raises(InputError, match=r"checkpoint\.safetensors is damaged"):
+        distil(small_world, tmp_path, "--cached_views", "1", "--resume")
+
+
+@pytest.mark.parametrize("name", ["checkpoint.safetensors", "losses.csv", "config.yaml"])
+def test_a_pipe_in_a_runs_folder_does_not_block(trained, tmp_path, outcome, name):
+    line, output = trained
+    shutil.copytree(output, tmp_path / "out")
+    run = run_of(tmp_path / "out")
+    run.detector_file.unlink()
+    (run.folder / name).unlink()
+    os.mkfifo(run.folder / name)
+    line = [*line, "--output_dir", tmp_path / "out", "--resume", "--check"]
+    code, _, errors = outcome(main, line)
+    assert code == 2
+    assert all("is no file" in error for error in errors)
+
+
+def test_a_pipe_for_a_detector_does_not_block(tmp_path):
+    run = run_of(tmp_path)
+    run.folder.mkdir(parents=True)
+    os.mkfifo(run.detector_file)
+    with pytest.raises(InputError, match=r"detector\.safetensors"):
+        run.load_detector(torch.device("cpu"))
+
+
+def test_a_mask_cannot_ask_for_memory_by_its_values(tmp_path):
+    values = np.zeros((8, 8), np.int32)
+    values[0, 0] = 2**31 - 1
+    Image.fromarray(values).save(tmp_path / "mask.tif")
+    with pytest.raises(InputError, match=r"mask\.tif holds values above 65535"):
+        read_mask(tmp_path / "mask.tif", (8, 8))
+
+
+@pytest.mark.parametrize("headers", [{"GNU.sparse.map": "x"}, {"GNU.sparse.size": str(2**60)}])
+def test_a_shards_headers_are_not_believed(tmp_path, headers):
+    Image.new("RGB", (8, 8)).save(tmp_path / "a.png")
+    with tarfile.open(tmp_path / "a.tar", "w", format=tarfile.PAX_FORMAT) as tar:
+        info = tar.gettarinfo(tmp_path / "a.png", "a.png")
+        info.pax_headers = {"GNU.sparse.major": "0", "GNU.sparse.minor": "1", **headers}
+        with (tmp_path / "a.png").open("rb") as file:
+            tar.addfile(info, file)
+    with pytest.raises(InputError, match=r"a\.tar"):
+        list_members(tmp_path / "a.tar")
