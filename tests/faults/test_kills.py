@@ -134,7 +134,7 @@ def test_a_run_that_is_refused_leaves_another_ones_takeover_alone(world, undistu
     child = Child(
         command(world, tmp_path, "--overwrite"), tmp_path / "log", stop_before_the_last_move
     )
-    child.wait_for(lambda: (tmp_path / "stopped").exists())
+    child.wait_for((tmp_path / "stopped").exists)
     code, text = finish(command(world, tmp_path, "--resume"), tmp_path / "second")
     assert code == 2
     assert "is in use" in text
