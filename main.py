@@ -188,7 +188,8 @@ def check_stored(
 ) -> None:
     """Raise InputError when what is stored does not suit these options, or more cannot be."""
     faults: list[str] = []
-    if options.resume and run.config_file.exists():
+    begun = run.replacement or run.checkpoint_file.exists() or run.detector_file.exists()
+    if options.resume and begun:
         with noted(faults):
             check_unchanged(run.read_config(), resolved(options))
     empty = empty_detector(options.model, options.model_size, image_size(options))
