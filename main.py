@@ -197,6 +197,9 @@ def check_stored(
     if options.resume:
         with noted(faults):
             check_checkpoint(run, empty, teacher, options.train_steps)
+        with noted(faults):
+            if run.detector_file.exists():
+                run.load_detector(torch.device("cpu"))
     report_faults(faults)
 
 
@@ -264,7 +267,11 @@ def test(prepared: Prepared, options: argparse.Namespace) -> dict:
 def main(options: argparse.Namespace) -> None:
     """Train one category, evaluate it, print its row."""
     with ExitStack() as locks:
-        prepared = prepare(options, locks)
+        try:
+            prepared = prepare(options, locks)
+        except KeyboardInterrupt as interrupt:
+            text = "; nothing has changed: the same command begins again"
+            raise KeyboardInterrupt(text) from interrupt
         run, category = prepared.run, prepared.category
         if options.check:
             counts = f"{len(category.train)} training, {len(category.validation)} validation and "

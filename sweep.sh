@@ -50,6 +50,7 @@ trap stop INT TERM
 # Work through the categories that nobody has claimed yet; $1 is a GPU's number, or empty.
 work() {
     local category child device=()
+    trap '' INT # a terminal's goes to all: `stop` passes it on, and waits for what is saved
     [ -n "$1" ] && device=(--device "cuda:$1")
     trap 'kill -TERM "$child" 2>/dev/null; wait "$child"; exit 130' TERM
     while IFS= read -r category; do

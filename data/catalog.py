@@ -159,7 +159,10 @@ def main(arguments: list[str]) -> int:
     try:
         if dataset not in DATASETS:
             raise InputError(f"there is no dataset {dataset}: choose one of {', '.join(DATASETS)}")
-        found = DATASETS[dataset].find(find_root(dataset, Path(path)))
+        root = find_root(dataset, Path(path))
+        found = DATASETS[dataset].find(root)
+        if not found and dataset == "folder" and (root / "train" / GOOD).is_dir():
+            found = [root.resolve().name]  # the one product that `root` is
         if not found:
             raise InputError(f"{path} holds no category of {dataset}: {DATASETS[dataset].hint}")
     except InputError as error:

@@ -28,7 +28,8 @@ FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 def say(line: str) -> None:
     """Print a line on stderr, above the progress bars that are there."""
-    tqdm.write(line, file=sys.stderr)
+    erase = "\x1b[K" if sys.stderr.isatty() else ""  # what the terminal has echoed, such as ^C
+    tqdm.write(line + erase, file=sys.stderr)
 
 
 def print_warning(message: Warning | str, *_: object) -> None:

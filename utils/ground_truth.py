@@ -35,7 +35,7 @@ def read_mask(path: Path, size: Size) -> np.ndarray:
     if mask.shape != size:
         raise InputError(
             f"the mask {path} is {mask.shape[1]} x {mask.shape[0]} pixels but its image is "
-            f"{size[1]} x {size[0]}"
+            f"{size[1]} x {size[0]}: save it in that size"
         )
     return mask
 

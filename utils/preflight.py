@@ -85,7 +85,8 @@ def folder_faults(run: Run) -> list[str]:
     places = (run.folder, run.maps_folder, run.metrics_file.parent, run.output)
     above = {existing(place) for place in places}
     faults = [
-        f"--output_dir {run.output}: {place} cannot be written; name another"
+        f"--output_dir {run.output}: {place} "
+        f"{'cannot be written' if place.is_dir() else 'is no folder'}; name another"
         for place in sorted(above)
         if not (place.is_dir() and os.access(place, os.W_OK | os.X_OK))
     ]

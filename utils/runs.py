@@ -176,12 +176,15 @@ class Run:
             detector = empty_detector(about["model"], about["model_size"], (height, width))
             tensors = read_tensors(path, detector.state_dict())
             detector.load_state_dict(tensors, assign=True)
+            if not all(parameter.isfinite().all() for parameter in detector.parameters()):
+                raise ValueError("a weight is not a finite number")
         except FileNotFoundError as error:
             raise InputError(
                 f"{path} does not exist: train it, or finish its training with main.py --resume"
             ) from error
         except DAMAGED as error:
-            raise InputError(f"{path} is damaged: train this category again ({error})") from error
+            text = f"{path} is damaged ({error}): train this category again with --overwrite"
+            raise InputError(text) from error
         return detector.to(device).eval(), (height, width), precision
 
 

@@ -195,6 +195,21 @@ def test_a_detector_is_not_built_at_its_files_word(trained, tmp_path, about):
         run.load_detector(torch.device("cpu"))
 
 
+def test_a_detector_of_no_finite_weights_is_refused(trained, tmp_path, outcome):
+    line, output = trained
+    shutil.copytree(output, tmp_path / "out")
+    path = run_of(tmp_path / "out").detector_file
+    tensors, about = load_file(path), read_about(path)
+    next(t for key, t in tensors.items() if key.startswith("student."))[0] = float("nan")
+    save_file(tensors, path, {"about": json.dumps(about)})
+    line = [*line, "--output_dir", tmp_path / "out", "--resume"]
+    for script, arguments in ((main, [*line, "--check"]), (main, line), (inference, [line[-2]])):
+        code, _, errors = outcome(script, arguments)
+        assert code == 2
+        assert len(errors) == 1
+        assert f"{path} is damaged" in errors[0]
+
+
 @pytest.mark.parametrize("change", ["half", "shape", "missing", "more"])
 def test_tensors_are_compared_with_the_options_before_they_are_read(tmp_path, change):
     like = {"weight": torch.zeros(4, 3), "bias": torch.zeros(4)}
