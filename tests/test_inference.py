@@ -243,7 +243,14 @@ def interruptible():
 def test_an_interrupted_sweep_stops_its_training_and_goes_on_later(world, tmp_path, loading):
     """A terminal sends Ctrl-C to all processes: the sweep waits for what they save."""
     make_mvtec_ad(tmp_path / "data", "bottle")
-    line = [REPOSITORY / "sweep.sh", "mvtec_ad", tmp_path / "data", *TINY, "--train_steps", "100000"]
+    line = [
+        REPOSITORY / "sweep.sh",
+        "mvtec_ad",
+        tmp_path / "data",
+        *TINY,
+        "--train_steps",
+        "100000",
+    ]
     line += ["--weights", world / "teacher.pth", "--output_dir", tmp_path / "out"]
     variables = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHON": sys.executable}
     run = Run(tmp_path / "out", "mvtec_ad", "bottle")
