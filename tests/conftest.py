@@ -2,6 +2,7 @@
 
 import json
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -134,3 +135,12 @@ def run_command():
         )
 
     return run
+
+
+@pytest.fixture
+def interruptible():
+    """Undo what a background shell passes on: SIGINT would be ignored, and bash could not
+    trap it."""
+    former = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, former)

@@ -229,14 +229,6 @@ def test_a_sweep_skips_what_is_finished_and_outlives_a_failure(world, tmp_path):
     assert second.stdout.splitlines()[-1].startswith("mean")
 
 
-@pytest.fixture
-def interruptible():
-    """Undo what a background shell passes on: bash cannot trap what it was told to ignore."""
-    former = signal.signal(signal.SIGINT, signal.default_int_handler)
-    yield
-    signal.signal(signal.SIGINT, former)
-
-
 @pytest.mark.slow
 @pytest.mark.usefixtures("interruptible")
 @pytest.mark.parametrize("loading", [False, True])

@@ -190,6 +190,7 @@ def test_what_a_killed_process_had_half_written_is_removed(tmp_path):
     assert left == {f"{name}.{alive}" for name in names}
 
 
+@pytest.mark.usefixtures("interruptible")
 @pytest.mark.parametrize("seconds", [0.3, 1.0, 1.7])
 def test_interrupted_while_it_loads_it_ends_at_once(tmp_path, seconds):
     line = [sys.executable, REPOSITORY / "main.py", "--dataset", "demo", "--check"]
