@@ -19,7 +19,7 @@ import torch
 from PIL import Image, UnidentifiedImageError
 from tqdm import tqdm
 
-from data.samples import InputError
+from data.samples import InputError, require_file
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
@@ -46,8 +46,8 @@ def opened(
     in any way.
     """
     try:
-        if content is None and path.exists() and not path.is_file():  # a pipe would block
-            raise OSError("it is no file")
+        if content is None:
+            require_file(path)
         Image.init()  # or only some of the formats are known
         with Image.open(content or path, formats=FORMATS) as image:
             check_header(image)

@@ -87,6 +87,12 @@ def is_image(path: Path) -> bool:
     return path.suffix.lower() in IMAGE_SUFFIXES and not path.name.startswith(".")
 
 
+def require_file(path: Path) -> None:
+    """Raise OSError for a path that is there but no file: reading a pipe would wait for ever."""
+    if path.exists() and not path.is_file():
+        raise OSError("it is no file")
+
+
 def is_plain(name: str) -> bool:
     """Tell whether a folder of ours can have this name, and `.<name>.new`, inside any other."""
     one = Path(name).name == name != "" and not name.startswith(".")

@@ -15,7 +15,7 @@ import numpy as np
 from PIL import Image
 
 from data.images import decode
-from data.samples import InputError, is_image, permutation
+from data.samples import InputError, is_image, permutation, require_file
 
 LANES = 16  # shards that are read side by side: what a batch mixes
 SAMPLED = 5  # shards whose lengths are looked at in the beginning
@@ -52,8 +52,7 @@ def list_members(shard: Path) -> tuple[Member, ...]:
     Raises InputError when the file is missing, cut short or no uncompressed tar file.
     """
     try:
-        if shard.exists() and not shard.is_file():  # a pipe would block
-            raise OSError("it is no file")
+        require_file(shard)
         with tarfile.open(shard, "r:") as tar:
             end = shard.stat().st_size
             files = [info for info in tar if info.isfile() and is_image(Path(info.name))]

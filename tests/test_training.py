@@ -225,6 +225,16 @@ def test_an_interrupted_run_that_is_resumed_ends_bit_for_bit_like_one_that_was_n
     assert losses_of(run) == losses_of(whole_run)
 
 
+def test_what_an_interrupt_stops_is_saved_whenever_in_a_step_it_comes(tmp_path, monkeypatch):
+    """Asked twice in one step, it could be there only the second time: stopped, and not saved."""
+    answers = iter([False] * 3 + [True] * 9)
+    monkeypatch.setattr(training.Interrupts, "requested", property(lambda _: next(answers)))
+    run, detector = run_in(tmp_path), new_detector()
+    with pytest.raises(KeyboardInterrupt, match="step 4"):
+        fit_to(detector, run, train_steps=9)
+    assert read_about(run.checkpoint_file)["step"] == 4
+
+
 def test_a_run_resumed_in_another_memory_format_goes_on_from_the_same_state(tmp_path, monkeypatch):
     """The optimiser's moments are laid out as the weights are: its fused step pairs them so."""
 

@@ -242,13 +242,13 @@ def fit(state: State, source: Cached | Streamed, compute: Compute, processes: Pr
     network = processes.wrap(state.pupils)
     batches = source.batches(range(state.step, options.train_steps), processes)
     record = Record(state, source, processes)
-    saved = Due(options.checkpoint_every, state.step)
+    checkpoint = Due(options.checkpoint_every, state.step)
     with closing(record), closing(batches), Interrupts() as interrupts:
         while state.step < options.train_steps:
             try:
                 images, features = next(batches)
             except (InputError, WorkerDied):  # between two steps, so what was learnt is whole
-                if processes.leads and state.step > saved.step:
+                if processes.leads and state.step > checkpoint.step:
                     state.save()
                 raise
             inputs = normalise(images.to(device, non_blocking=True))
@@ -257,7 +257,7 @@ def fit(state: State, source: Cached | Streamed, compute: Compute, processes: Pr
                 losses = network(inputs, target)
             state.descend(losses)
             record.add(losses.detach())
-            stop, due = interrupts.requested, saved(state.step)
+            stop, due = interrupts.requested, checkpoint(state.step)
             if processes.count > 1:  # all or none; asking a GPU at every step would slow it down
                 wanted, stop, due = [float(stop), float(due)], False, False
                 if device.type == "cpu" or state.step % REPORT_STEPS == 0:
@@ -267,7 +267,7 @@ def fit(state: State, source: Cached | Streamed, compute: Compute, processes: Pr
             if due or state.step % REPORT_STEPS == 0:
                 record.report()
             if due:
-                saved.saved(state.step)
+                checkpoint.saved(state.step)
                 if processes.leads:
                     state.save()
             if stop:

@@ -16,7 +16,7 @@ from filelock import FileLock, Timeout
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save
 
-from data.samples import InputError
+from data.samples import InputError, require_file
 
 MOST_YAML = 2**16  # bytes, of a file of options
 DTYPES = {torch.float32: "F32", torch.uint8: "U8"}  # of what we store and read again
@@ -116,8 +116,7 @@ def save_tensors(tensors: dict[str, torch.Tensor], path: Path, about: dict) -> N
 
 def opened(path: Path) -> safe_open:
     """Open a .safetensors file. Raises DAMAGED for what is none."""
-    if path.exists() and not path.is_file():  # a pipe would block
-        raise ValueError("it is no file")
+    require_file(path)
     return safe_open(path, framework="pt")
 
 

@@ -58,15 +58,10 @@ def mask_faults(sample: Sample, size: Size, category: Category) -> list[str]:
 
 def natural_faults(source: Files | Shards | None) -> list[str]:
     """Return the fault of natural images of which none of some can be read."""
-    if source is None:
+    some = [] if source is None else some_members(source)
+    if not some or any(map(is_readable, some)):
         return []
-    faults: list[str] = []
-    some = some_members(source)
-    if not any(map(is_readable, some)):
-        faults.append(
-            f"--imagenet_train_path: none of {len(some)} images, such as {some[0]}, can be read"
-        )
-    return faults
+    return [f"--imagenet_train_path: none of {len(some)} images, such as {some[0]}, can be read"]
 
 
 def some_members(source: Files | Shards) -> list[Path | Member]:

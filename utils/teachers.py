@@ -12,7 +12,7 @@ import torch
 from safetensors.torch import load_file
 from torch import nn
 
-from data.samples import InputError
+from data.samples import InputError, require_file
 from models.pdn import PDNS, TEACHER_CHANNELS
 from utils.files import save_tensors
 
@@ -58,9 +58,8 @@ def read_state_dict(path: Path) -> dict[str, torch.Tensor]:
 
     Raises InputError naming the file and why it cannot be used.
     """
-    if path.exists() and not path.is_file():  # a pipe would block
-        raise InputError(f"{path} is no file of weights")
     try:
+        require_file(path)
         if path.suffix == ".safetensors":
             return load_file(path)
         if not first_bytes(path).startswith(MAGIC):
