@@ -56,7 +56,7 @@ def list_members(shard: Path) -> tuple[Member, ...]:
         with tarfile.open(shard, "r:") as tar:
             end = shard.stat().st_size
             files = [info for info in tar if info.isfile() and is_image(Path(info.name))]
-            if any(info.issparse() or info.offset_data + info.size > end for info in files):
+            if any(info.offset_data + info.size > end for info in files):
                 raise OSError("a member is not whole in it")
     except (OSError, ValueError, OverflowError, tarfile.TarError) as error:
         raise InputError(f"cannot read the shard {shard}: {error}; replace or remove it") from error

@@ -168,7 +168,7 @@ def test_overwriting_keeps_the_former_run_until_the_new_one_is_trained(
     assert sorted(path.name for path in run.folder.parent.iterdir()) == ["bolt"]
 
 
-@pytest.mark.parametrize("moved", range(6))
+@pytest.mark.parametrize("moved", range(7))
 def test_a_takeover_that_is_cut_off_anywhere_is_made_good(
     product, teacher, tmp_path, monkeypatch, moved
 ):
@@ -186,6 +186,7 @@ def test_a_takeover_that_is_cut_off_anywhere_is_made_good(
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
         patch.setattr(os, "replace", cut_off)
         run_main(*line, "--overwrite", "--seed", "1")
+    assert len(moves) == moved + 1
     run_main(*line, "--resume", "--seed", "1")
     run = Run(tmp_path, "folder", "bolt")
     run_main(*line, "--output_dir", str(tmp_path / "other"), "--seed", "1")

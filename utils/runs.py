@@ -114,7 +114,7 @@ class Run:
                 path.unlink()
         special = {self.maps_folder: former.maps_folder, self.metrics_file: former.metrics_file}
         order = {self.checkpoint_file: -1, self.detector_file: 1}
-        for path in sorted(self.folder.iterdir(), key=lambda path: order.get(path, 0)):
+        for path in sorted(self.folder.iterdir(), key=lambda path: (order.get(path, 0), path)):
             target = special.get(path, former.folder / path.name)
             target.parent.mkdir(parents=True, exist_ok=True)
             if path.is_dir():
