@@ -266,6 +266,23 @@ def test_an_interrupted_sweep_stops_its_training_and_goes_on_later(world, tmp_pa
         assert run.checkpoint_file.exists()
 
 
+@pytest.mark.slow
+def test_a_sweep_over_one_product_checks_it(tmp_path):
+    make_product(tmp_path / "bolt")
+    line = [REPOSITORY / "sweep.sh", "folder", tmp_path / "bolt", "--check", *TINY]
+    variables = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHON": sys.executable}
+    done = subprocess.run(
+        list(map(str, line)),
+        capture_output=True,
+        text=True,
+        env=variables,
+        cwd=tmp_path,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout == "ready: bolt, 5 training, 1 validation and 4 test images\n"
+
+
 @pytest.mark.parametrize("line", [[], ["mvtec_ad"], ["mvtec_ad", "nowhere"], ["imagenet", "."]])
 def test_a_sweep_with_wrong_arguments_exits_2(line):
     variables = {**os.environ, "PYTHON": sys.executable}

@@ -193,6 +193,18 @@ def test_natural_images_of_which_none_can_be_read_are_told_before_training(
     assert not run_of(tmp_path / "out").losses_file.exists()
 
 
+def test_one_damaged_shard_of_several_stops_nobody(world, tmp_path, outcome):
+    """Training skips it, too."""
+    folder = tmp_path / "natural"
+    folder.mkdir()
+    zero_bytes(folder / "000.tar")
+    with tarfile.open(folder / "001.tar", "w") as tar:
+        tar.add(world / "natural" / "000.png", "000.png")
+    more = ("--imagenet_train_path", str(folder), "--check")
+    code, _, errors = outcome(main, command(world, tmp_path / "out", *more))
+    assert (code, errors) == (0, [])
+
+
 def test_a_check_writes_nothing_and_says_what_there_is(world, tmp_path, outcome):
     make_product(tmp_path / "bolt")
     before = sorted(tmp_path.rglob("*"))
