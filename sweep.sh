@@ -32,7 +32,7 @@ for ((i = 0; i < ${#arguments[@]}; i++)); do
 done
 
 categories=$(PYTHONPATH=$here "$python" -m data.catalog "$dataset" "$path") || exit 2
-claims=$(mktemp -d)
+claims=$(mktemp -d) || exit 1 # no space in TMPDIR: mktemp says so
 trap 'rm -rf "$claims"' EXIT
 stop() { # each training keeps its last step
     trap '' INT TERM

@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -246,19 +247,25 @@ def test_an_interrupted_sweep_stops_its_training_and_goes_on_later(world, tmp_pa
     line += ["--weights", world / "teacher.pth", "--output_dir", tmp_path / "out"]
     variables = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHON": sys.executable}
     run = Run(tmp_path / "out", "mvtec_ad", "bottle")
-    with subprocess.Popen(
+    process = subprocess.Popen(
         list(map(str, line)),
         stderr=subprocess.PIPE,
         text=True,
         env=variables,
         start_new_session=True,
-    ) as process:
+    )
+    try:
+        deadline = time.monotonic() + 120
         while not (process.stderr.readline() if loading else run.losses_file.exists()):
-            assert process.poll() is None
+            assert process.poll() is None, process.stderr.read()
+            assert time.monotonic() < deadline
             time.sleep(0.05)
         time.sleep(1)
         os.killpg(process.pid, signal.SIGINT)
-        errors = process.stderr.read()  # ends when the last process that writes to it has ended
+        _, errors = process.communicate(timeout=120)  # until all that write to it have ended
+    finally:
+        with suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
     assert process.returncode == 130
     assert errors.endswith("interrupted: the same command goes on from here\n")
     if not loading:
@@ -281,6 +288,16 @@ def test_a_sweep_over_one_product_checks_it(tmp_path):
     )
     assert done.returncode == 0, done.stderr
     assert done.stdout == "ready: bolt, 5 training, 1 validation and 4 test images\n"
+
+
+def test_a_sweep_without_room_for_its_claims_starts_nothing(tmp_path):
+    make_product(tmp_path / "bolt")
+    command = [str(REPOSITORY / "sweep.sh"), "folder", str(tmp_path / "bolt"), "--check"]
+    variables = {**os.environ, "PYTHON": sys.executable, "TMPDIR": str(tmp_path / "gone")}
+    done = subprocess.run(command, capture_output=True, text=True, env=variables, check=False)
+    assert done.returncode == 1
+    assert done.stderr.count("\n") == 1
+    assert str(tmp_path / "gone") in done.stderr
 
 
 @pytest.mark.parametrize("line", [[], ["mvtec_ad"], ["mvtec_ad", "nowhere"], ["imagenet", "."]])
