@@ -63,6 +63,7 @@ def test_equal_seeds_make_equal_maps(loco, tmp_path):
     assert (maps[0] != maps[2]).any()
 
 
+@pytest.mark.slow
 def test_json_is_one_object_with_the_figures_the_settings_and_the_machine(
     loco, tmp_path, run_command
 ):
@@ -87,6 +88,7 @@ def bottle(tmp_path) -> list[str]:
     return ["--dataset", "mvtec_ad", "--mvtec_ad_path", str(tmp_path / "ad")]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("penalty", [False, True])
 def test_training_is_timed_beside_the_published_way(bottle, tmp_path, capsys, penalty):
     if penalty:
@@ -107,6 +109,7 @@ def test_training_is_timed_beside_the_published_way(bottle, tmp_path, capsys, pe
     assert {"processor", "device", "threads", "torch"} <= set(result["machine"])
 
 
+@pytest.mark.slow
 def test_the_operations_of_a_step_are_those_worked_out_by_hand(bottle, capsys):
     """Small student, forward and backward, on two images; teacher on one; GLAE's autoencoder."""
     steps = [*TINY, "--precision", "fp32", "--image_size", "256"]
