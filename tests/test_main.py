@@ -227,6 +227,12 @@ def test_a_teacher_that_ships_goes_by_its_size(product, tmp_path, more, size):
     assert torch.equal(next(detector.teacher.parameters()), next(shipped.parameters()))
 
 
+def test_starting_does_not_load_torchvision(run_command):
+    """It takes as long as torch itself; only pretrain.py and benchmark.py need it."""
+    code = "import sys, main, inference; sys.exit('torchvision' in sys.modules)"
+    assert run_command(["-c", code], cwd=REPOSITORY).returncode == 0
+
+
 def test_the_teachers_size_decides_the_models(product, teacher, tmp_path):
     run_main(*arguments(product, teacher, tmp_path))
     config = yaml.safe_load(Run(tmp_path, "folder", "bolt").config_file.read_text())

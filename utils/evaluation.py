@@ -7,12 +7,12 @@ import platform
 import time
 from collections import defaultdict
 from collections.abc import Iterator
+from importlib import metadata
 from pathlib import Path
 
 import numpy as np
 import tifffile
 import torch
-import torchvision
 
 from data.images import Size, image_batches, image_size, in_background
 from data.samples import GOOD, Category, InputError, Sample
@@ -245,6 +245,6 @@ def versions() -> dict[str, str]:
     return {
         "python": platform.python_version(),
         "torch": torch.__version__,
-        "torchvision": torchvision.__version__,
+        "torchvision": metadata.version("torchvision"),
         "numpy": np.__version__,
     }

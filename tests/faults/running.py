@@ -17,7 +17,8 @@ from utils.commands import run_command
 from utils.runs import Run
 
 CONTEXT = multiprocessing.get_context("forkserver")
-CONTEXT.set_forkserver_preload(["tests.faults.running"])
+# The second is what the first step of an optimiser imports.
+CONTEXT.set_forkserver_preload(["tests.faults.running", "torch._dynamo"])
 LIMIT = 120  # seconds
 STEPS = 12
 
