@@ -227,9 +227,11 @@ def test_a_teacher_that_ships_goes_by_its_size(product, tmp_path, more, size):
     assert torch.equal(next(detector.teacher.parameters()), next(shipped.parameters()))
 
 
-def test_starting_does_not_load_torchvision(run_command):
-    """It takes as long as torch itself; only pretrain.py and benchmark.py need it."""
-    code = "import sys, main, inference; sys.exit('torchvision' in sys.modules)"
+def test_starting_loads_neither_torchvision_nor_scikit_learn(run_command):
+    """Together they take longer than torch, and a wrong option should be told at once."""
+    code = (
+        "import sys, main, inference; sys.exit(len({'torchvision', 'sklearn'} & set(sys.modules)))"
+    )
     assert run_command(["-c", code], cwd=REPOSITORY).returncode == 0
 
 

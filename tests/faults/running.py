@@ -17,8 +17,8 @@ from utils.commands import run_command
 from utils.runs import Run
 
 CONTEXT = multiprocessing.get_context("forkserver")
-# The second is what the first step of an optimiser imports.
-CONTEXT.set_forkserver_preload(["tests.faults.running", "torch._dynamo"])
+# The others are imported by the first step of an optimiser and by the first metric.
+CONTEXT.set_forkserver_preload(["tests.faults.running", "torch._dynamo", "sklearn.metrics"])
 LIMIT = 120  # seconds
 STEPS = 12
 
