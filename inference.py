@@ -13,9 +13,10 @@ from pathlib import Path
 
 from data.catalog import DATASETS, find_root, read_category
 from data.samples import Category, InputError, report_faults
+from evaluation.evaluation import check_maps, evaluate, measure
+from evaluation.tables import FORMATS, Results, print_tables, write_csv
 from utils.commands import run_command
 from utils.devices import Compute, pick_compute, supports
-from utils.evaluation import check_maps, evaluate, measure
 from utils.options import (
     Parser,
     add_dataset_options,
@@ -25,7 +26,6 @@ from utils.options import (
     dataset_path,
 )
 from utils.runs import Run, find_runs
-from utils.tables import FORMATS, Results, print_tables, write_csv
 
 
 def get_parser() -> Parser:

@@ -18,13 +18,17 @@ from data.catalog import DATASETS, find_root, survey_category
 from data.natural import Files, find_natural_images
 from data.samples import Category, InputError, noted, report_faults
 from data.shards import Shards
+from evaluation.evaluation import evaluate
+from evaluation.pictures import draw_cases
+from evaluation.tables import print_tables, write_csv
 from models.detector import build_detector, empty_detector
-from utils.calibration import calibrate
-from utils.checkpoints import check_checkpoint
+from scoring.calibration import calibrate
+from training.checkpoints import check_checkpoint
+from training.features import describe_training_images
+from training.loop import fit
+from training.preparation import folder_faults, natural_faults, read_images, room_faults
 from utils.commands import resumable, run_command
 from utils.devices import Compute, pick_compute, seed_everything
-from utils.evaluation import evaluate
-from utils.features import describe_training_images
 from utils.options import (
     Parser,
     add_checkpoint_option,
@@ -40,12 +44,8 @@ from utils.options import (
     image_size,
     resolved,
 )
-from utils.pictures import draw_cases
-from utils.preflight import folder_faults, natural_faults, read_images, room_faults
 from utils.runs import Run
-from utils.tables import print_tables, write_csv
 from utils.teachers import find_teacher, load_teacher, teacher_name
-from utils.training import fit
 
 # Options that may differ when a run is resumed: where things lie, what computes. The checkpoint
 # knows its teacher.

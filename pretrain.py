@@ -30,6 +30,15 @@ from data.natural import (
 )
 from data.samples import InputError, report_faults
 from data.shards import Member, Shards
+from distillation.loop import (
+    Pupils,
+    State,
+    checkpoint_path,
+    explained_variance,
+    fit,
+    recipe,
+)
+from distillation.targets import PATCH_MARGIN, Cached, FeatureCache, Streamed, describe
 from models.backbone import (
     LAYERS,
     Backbone,
@@ -41,14 +50,6 @@ from models.backbone import (
 from models.pdn import PDNS, TEACHER_CHANNELS
 from utils.commands import resumable, run_command
 from utils.devices import Compute, pick_device, pick_precision, set_up
-from utils.distillation import (
-    Pupils,
-    State,
-    checkpoint_path,
-    explained_variance,
-    fit,
-    recipe,
-)
 from utils.files import locked_folder
 from utils.options import (
     Parser,
@@ -59,7 +60,6 @@ from utils.options import (
     check_positive,
 )
 from utils.processes import joined, own_gpu, process_count, said_once
-from utils.targets import PATCH_MARGIN, Cached, FeatureCache, Streamed, describe
 from utils.teachers import read_state_dict, save_teacher
 
 LEARNT = 0.02  # explained variance below which a teacher is of no use

@@ -80,7 +80,7 @@ done
 wait
 
 table=0
-[ -n "$check" ] || PYTHONPATH=$here "$python" -m utils.tables "$output" || table=$?
+[ -n "$check" ] || PYTHONPATH=$here "$python" -m evaluation.tables "$output" || table=$?
 failed=$(cd "$claims" && for f in */failed; do [ -e "$f" ] && echo "${f%/failed}"; done | paste -sd' ')
 if [ -n "$failed" ]; then
     echo "failed: $failed" >&2

@@ -21,9 +21,9 @@ from benchmarks.machine import peak_memory
 from benchmarks.timing import spread
 from data.catalog import find_root, read_category
 from data.images import image_size
+from data.masks import read_mask
 from data.samples import Category, InputError, Sample
-from utils.evaluation import map_path, measure
-from utils.ground_truth import read_mask
+from evaluation.evaluation import map_path, measure
 from utils.options import dataset_path
 
 MAP_SIDE = 64  # outputs of a detector at 256 pixels a side, padded; maps are resized from there

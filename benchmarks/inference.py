@@ -13,9 +13,9 @@ from data.catalog import find_root, read_category
 from data.images import Size, load_image, normalise
 from data.samples import InputError
 from models.detector import Detector, build_detector
+from scoring.scorer import Scorer
 from utils.devices import Compute, seed_everything
 from utils.options import dataset_path, image_size
-from utils.scoring import Scorer
 
 
 def compare(

@@ -9,9 +9,9 @@ import torch
 from torch.nn import functional as F
 
 from benchmarks.timing import repeated, time_blocks
+from evaluation.evaluation import versions
 from utils.compilation import in_use
 from utils.devices import Compute
-from utils.evaluation import versions
 
 MATRIX_SIDES = {"cuda": 8192, "cpu": 2048}  # large enough to be bound by arithmetic
 MATRIX_REPEATS = 10

@@ -22,7 +22,7 @@ from torchvision import transforms
 from data.images import IMAGENET_MEAN, IMAGENET_STD, Size
 from data.samples import InputError
 from models.detector import HARD_PER_MILLE, MAP_PADDING, TEACHER_CHANNELS, Detector
-from utils.steps import LEARNING_RATE, WEIGHT_DECAY
+from training.steps import LEARNING_RATE, WEIGHT_DECAY
 
 WORKERS = 4  # of each of the two loaders
 QUANTILE_LIMIT = 2**24  # elements that torch.quantile takes

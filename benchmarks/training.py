@@ -17,11 +17,11 @@ from data.images import draw_jitter, load_images
 from data.natural import Files, find_natural_images
 from data.samples import InputError
 from models.detector import build_detector
+from training.features import describe_training_images
+from training.loop import batch_indices, natural_batches
+from training.steps import TERMS, Optimisation, TrainingStep
 from utils.devices import Compute, seed_everything
-from utils.features import describe_training_images
 from utils.options import dataset_path, image_size
-from utils.steps import TERMS, Optimisation, TrainingStep
-from utils.training import batch_indices, natural_batches
 
 ENDLESS = 10**9  # steps
 

@@ -16,10 +16,10 @@ from benchmarks.evaluation import generate_map, generate_test_set
 from benchmarks.machine import matmul_rate
 from data.catalog import read_category
 from data.samples import InputError
+from evaluation.evaluation import check_maps, map_path, measure
 from tests.conftest import REPOSITORY, SIZE, fill, make_mvtec_ad, make_mvtec_loco
 from utils.compilation import WARM_UP
 from utils.devices import Compute
-from utils.evaluation import check_maps, map_path, measure
 from utils.presets import parse
 
 TINY = ["--image_size", "64", "--steps", "2", "--warm_up", "4", "--repeats", "3"]

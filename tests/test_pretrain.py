@@ -11,11 +11,11 @@ import torch
 
 import pretrain
 from data.samples import InputError
+from distillation.loop import State
+from distillation.targets import Cached, Streamed, describe
 from models.pdn import PDNS, TEACHER_CHANNELS, pdn_small
-from tests.distilling import distil, make_world
-from utils.distillation import State
+from tests.distillation.distilling import distil, make_world
 from utils.files import read_about
-from utils.targets import Cached, Streamed, describe
 from utils.teachers import load_teacher, read_state_dict
 
 

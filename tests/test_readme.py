@@ -50,7 +50,8 @@ def home(tmp_path_factory) -> Path:
     """A clone with every path that the README names, all miniature."""
     home = tmp_path_factory.mktemp("clone")
     scripts = ("main.py", "inference.py", "pretrain.py", "benchmark.py", "sweep.sh")
-    for name in (*scripts, "benchmarks", "configs", "data", "models", "utils"):
+    rooms = ("distillation", "training", "evaluation", "scoring", "utils", "data", "models")
+    for name in (*scripts, *rooms, "benchmarks", "configs"):
         copy = shutil.copytree if (REPOSITORY / name).is_dir() else shutil.copy
         copy(REPOSITORY / name, home / name)
     make_mvtec_loco(home / "path" / "mvtec_loco", "screw_bag")

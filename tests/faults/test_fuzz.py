@@ -21,21 +21,21 @@ from PIL import Image
 import main
 from data.catalog import DATASETS, survey_category
 from data.images import decode, image_size
+from data.masks import regions
 from data.mvtec import read_defects_config
 from data.samples import InputError, Sample
 from data.shards import Shards, list_members
+from evaluation.evaluation import read_map
 from models.detector import build_detector
 from models.pdn import pdn_small
 from tests.conftest import SIZE, make_mvtec_loco, make_product, make_visa, picture, stain_mask
 from tests.faults.running import command, run_of
 from tests.faults.test_untrusted import Planting
-from utils.checkpoints import Saving, load_checkpoint
+from training.checkpoints import Saving, load_checkpoint
+from training.steps import TERMS, Optimisation
 from utils.devices import Compute
-from utils.evaluation import read_map
-from utils.ground_truth import regions
 from utils.presets import parse
 from utils.runs import Run
-from utils.steps import TERMS, Optimisation
 from utils.teachers import load_teacher, save_teacher
 
 pytestmark = pytest.mark.slow

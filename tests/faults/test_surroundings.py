@@ -15,8 +15,8 @@ from PIL import Image
 from data import natural
 from tests.faults.running import Child, command, finish, run_of
 from tests.faults.test_kills import goes_on, saved_step
-from utils import losses, preflight, steps, training
-from utils.checkpoints import Saving
+from training import loop, loss_log, preparation, steps
+from training.checkpoints import Saving
 
 pytestmark = pytest.mark.slow
 
@@ -76,7 +76,9 @@ def test_a_disk_that_is_full_after_training_keeps_the_training(world, undisturbe
 
 
 def no_room() -> None:
-    preflight.shutil.disk_usage = lambda _: preflight.shutil._ntuple_diskusage(10**9, 10**9, 2**20)
+    preparation.shutil.disk_usage = lambda _: preparation.shutil._ntuple_diskusage(
+        10**9, 10**9, 2**20
+    )
 
 
 def test_too_little_room_is_told_before_training(world, tmp_path):
@@ -163,7 +165,7 @@ def test_a_loss_that_is_not_finite_stops_at_its_step(world, undisturbed, tmp_pat
 
 
 def rarely_log() -> None:
-    losses.MOST_ROWS = 1
+    loss_log.MOST_ROWS = 1
     spoil_step(5)
 
 
@@ -194,7 +196,7 @@ def gpu_is_full() -> None:
     def full(*_):
         raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 GiB.")
 
-    training.TrainingStep.__call__ = full
+    loop.TrainingStep.__call__ = full
 
 
 def test_a_gpu_out_of_memory_says_the_same(world, tmp_path):

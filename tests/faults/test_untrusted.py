@@ -17,14 +17,14 @@ from safetensors.torch import load_file, save_file
 import inference
 import main
 import pretrain
+from data.masks import read_mask
 from data.samples import InputError
 from data.shards import list_members
 from models.pdn import pdn_small
 from tests.conftest import make_product
-from tests.distilling import distil, make_world
+from tests.distillation.distilling import distil, make_world
 from tests.faults.running import command, run_of
 from utils.files import DAMAGED, read_about, read_tensors
-from utils.ground_truth import read_mask
 from utils.presets import parse
 from utils.runs import Run
 from utils.teachers import load_teacher, read_state_dict

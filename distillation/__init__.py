@@ -1,0 +1,1 @@
+"""How a teacher learns from a backbone."""

@@ -1,0 +1,1 @@
+"""How an image is scored, and a detector calibrated."""

@@ -1,0 +1,65 @@
+"""Calibrate a detector on good images: teacher statistics, map quantiles, threshold."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from data.images import Size, image_batches
+from models.detector import Detector, score_maps
+from scoring.scorer import Scorer
+from utils.devices import Compute
+
+QUANTILES = (0.9, 0.995)
+
+
+@dataclass
+class ChannelMoments:
+    """Running mean and variance of features for each channel: one pass, any number of images.
+
+    Sums are float64, where a sum of squares loses nothing that float32 statistics could show.
+    """
+
+    count: int = 0
+    total: torch.Tensor | float = 0.0
+    squares: torch.Tensor | float = 0.0
+
+    def add(self, features: torch.Tensor) -> None:
+        """Take in features (N, C, h, w)."""
+        wide = features.double()
+        self.count += wide[:, 0].numel()
+        self.total = self.total + wide.sum((0, 2, 3))
+        self.squares = self.squares + wide.square().sum((0, 2, 3))
+
+    def mean_std(self) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return the channels' means and standard deviations, float32 (1, C, 1, 1)."""
+        mean = self.total / self.count
+        variance = (self.squares / self.count - mean.square()).clamp(min=0)
+        shape = (1, -1, 1, 1)
+        return mean.float().view(shape), variance.sqrt().float().clamp(min=1e-6).view(shape)
+
+
+def calibrate(
+    detector: Detector, paths: list[Path], size: Size, workers: int, compute: Compute
+) -> None:
+    """Set the map quantiles, then the threshold, from good validation images.
+
+    The threshold is the highest score of a good validation image: what scores above it is
+    stranger than anything known to be good. Source of the quantiles: EfficientAD, section 3.4.
+    """
+    scorer = Scorer(detector.eval(), compute)
+    batches = image_batches(paths, size, workers, "calibrating", compute.scoring_batch_size)
+    raw, originals = [], []  # each batch's two maps, the size of its images' files
+    for batch, original in batches:
+        raw.append(tuple(maps.cpu() for maps in scorer.distances(batch)))
+        originals.append(original)
+    buffers = (detector.student_quantiles, detector.autoencoder_quantiles)
+    for buffer, maps in zip(buffers, zip(*raw, strict=True), strict=True):
+        values = torch.cat([m.flatten() for m in maps]).numpy()
+        buffer.copy_(torch.from_numpy(np.quantile(values, QUANTILES)))
+    highest = [
+        score_maps(detector.calibrated(*(m.to(compute.device) for m in maps)), original)[0].max()
+        for maps, original in zip(raw, originals, strict=True)
+    ]
+    detector.threshold.copy_(torch.stack(highest).max())

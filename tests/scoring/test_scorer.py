@@ -1,0 +1,144 @@
+"""Scoring: a detector made ready for it gives the detector's own scores and maps."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+
+from data.catalog import read_category
+from data.images import normalise
+from evaluation import evaluation
+from models.detector import build_detector
+from scoring import scorer as scoring
+from scoring.scorer import Scorer
+from tests.conftest import disagreeing_detector, make_mvtec_ad
+from utils.devices import Compute
+
+CPU = Compute(torch.device("cpu"))
+SIZE = (64, 80)
+ORIGINAL = (90, 130)
+
+
+@pytest.fixture(params=["glae", "efficientad"])
+def detector(request):
+    detector = disagreeing_detector(request.param, SIZE).eval()
+    detector.student_quantiles.copy_(torch.tensor([0.2, 0.9]))
+    detector.autoencoder_quantiles.copy_(torch.tensor([0.1, 0.3]))
+    return detector
+
+
+@pytest.fixture
+def images() -> torch.Tensor:
+    generator = torch.Generator().manual_seed(0)
+    return torch.randint(0, 256, (3, 3, *SIZE), dtype=torch.uint8, generator=generator)
+
+
+def assert_same(found: tuple, expected: tuple, tolerance: float = 1e-4) -> None:
+    for ours, plain in zip(found, expected, strict=True):
+        torch.testing.assert_close(ours, plain, rtol=tolerance, atol=tolerance)
+
+
+@pytest.mark.parametrize("memory_format", ["channels_last", "channels_first"])
+def test_scores_and_maps_are_the_detectors(detector, images, memory_format):
+    scorer = Scorer(detector, replace(CPU, memory_format=memory_format))
+    expected = detector.score(normalise(images), ORIGINAL)
+    assert_same(scorer.score(images, ORIGINAL), expected)
+    assert_same(scorer.maps(images), detector.maps(normalise(images)))
+
+
+def test_one_at_a_time_or_together_they_are_the_same(detector, images):
+    scorer = Scorer(detector, CPU)
+    together = scorer.score(images, ORIGINAL)
+    apart = [scorer.score(image[None], ORIGINAL) for image in images]
+    assert_same(together, tuple(torch.cat(parts) for parts in zip(*apart, strict=True)))
+
+
+def test_folding_takes_the_normalisation_into_the_teacher(detector, images):
+    folded = detector.for_scoring()
+    plain = detector.describe(normalise(images))
+    torch.testing.assert_close(folded.teacher(normalise(images)), plain, rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(folded.describe(normalise(images)), plain, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("size", ["small", "medium"])
+def test_folding_twice_is_folding_once_and_leaves_the_detector_alone(size):
+    torch.manual_seed(0)
+    detector = build_detector("glae", size, SIZE)
+    detector.teacher_mean.normal_()
+    detector.teacher_std.uniform_(0.5, 2)
+    before = {name: tensor.clone() for name, tensor in detector.state_dict().items()}
+    once = detector.for_scoring()
+    twice = once.for_scoring()
+    for name, tensor in once.state_dict().items():
+        assert torch.equal(tensor, twice.state_dict()[name]), name
+    for name, tensor in detector.state_dict().items():
+        assert torch.equal(tensor, before[name]), name
+    assert any(parameter.requires_grad for parameter in detector.parameters())
+    assert not any(parameter.requires_grad for parameter in once.parameters())
+
+
+def test_half_precision_is_near_and_its_maps_are_float32(detector, images):
+    scorer = Scorer(detector, replace(CPU, precision="bf16"))
+    expected = detector.maps(normalise(images))
+    for ours, plain in zip(scorer.maps(images), expected, strict=True):
+        assert ours.dtype == torch.float32
+        assert (ours - plain).abs().mean() < 0.02 * plain.std()
+    state = scorer.detector.state_dict()
+    assert state["student.0.weight"].dtype == torch.bfloat16
+    for name in ("student_quantiles", "autoencoder_quantiles", "threshold"):
+        assert torch.equal(state[name], detector.state_dict()[name])
+
+
+@pytest.mark.slow
+def test_compiled_networks_give_the_same_maps(detector, images):
+    torch._dynamo.reset()
+    scorer = Scorer(detector, replace(CPU, compiler="inductor", scoring_batch_size=4))
+    assert_same(scorer.maps(images), detector.maps(normalise(images)))
+
+
+def test_a_graph_serves_batches_of_any_size_and_its_maps_outlive_the_next(
+    detector, images, monkeypatch
+):
+    """Without CUDA a function that reuses its result's memory, as a replay does, stands for it."""
+
+    class Reusing:
+        def __init__(self, function):
+            self.function, self.result, self.calls = function, None, 0
+
+        def __call__(self):
+            self.calls += 1
+            student, autoencoder, maps = self.function()
+            fresh = (student, autoencoder, *maps)
+            if self.result is None:
+                self.result = fresh
+            for held, new in zip(self.result, fresh, strict=True):
+                held.copy_(new)
+            return (*self.result[:2], self.result[2:])
+
+    monkeypatch.setattr(scoring, "CudaGraph", Reusing)
+    scorer = Scorer(detector, replace(CPU, compiler="graph", scoring_batch_size=2))
+    batches = (images[:2], images[1:], images[2:])
+    found = [scorer.distances(batch) for batch in batches]
+    assert scorer.accelerated.calls == 3
+    for batch, maps in zip(batches, found, strict=True):  # the last batch is not full
+        assert_same(maps, detector.distances(normalise(batch)))
+    assert_same(scorer.maps(images[:1]), detector.maps(normalise(images[:1])))
+
+
+def test_a_map_that_cannot_be_written_stops_the_scoring_with_its_error(tmp_path, monkeypatch):
+    make_mvtec_ad(tmp_path / "ad", "bottle")
+    category = read_category("mvtec_ad", tmp_path / "ad", "bottle", seed=0)
+    scorer = Scorer(disagreeing_detector("glae", SIZE), CPU)
+    real, written = evaluation.tifffile.imwrite, []
+
+    def full(path, scores):
+        if len(written) == 2:
+            raise OSError(28, "No space left on device")
+        written.append(path)
+        real(path, scores)
+
+    monkeypatch.setattr(evaluation.tifffile, "imwrite", full)
+    with pytest.raises(OSError, match="No space left"):
+        evaluation.write_maps(scorer, category, SIZE, 1, tmp_path / "maps")
+    assert len(list((tmp_path / "maps").rglob("*.tiff"))) == 2
+    assert not list((tmp_path / "maps").rglob("*.part"))

@@ -1,0 +1,96 @@
+"""The training loop: EfficientAD's protocol, which GLAE shares."""
+
+import argparse
+from collections.abc import Iterator
+from contextlib import closing
+from itertools import repeat
+
+import numpy as np
+import torch
+from tqdm import tqdm
+
+from data.images import Size, draw_jitter
+from data.natural import Files, NaturalImages, load_batches, penalty_view
+from data.samples import InputError, permutation
+from data.shards import Shards
+from data.workers import WorkerDied
+from models.detector import Detector
+from training.checkpoints import Saving, load_checkpoint
+from training.loss_log import LossLog, row_every
+from training.steps import TERMS, Optimisation, TrainingStep, learning_rate
+from utils.devices import Compute
+from utils.interrupts import Interrupts
+from utils.runs import Run
+
+
+def batch_indices(step: int, batch_size: int, count: int, seed: int) -> list[int]:
+    """Return which training images `step` sees: epochs of shuffled images without a gap."""
+    positions = range(step * batch_size, (step + 1) * batch_size)
+    return [int(permutation(seed, p // count, count)[p % count]) for p in positions]
+
+
+def natural_batches(
+    source: Files | Shards | None, size: Size, options: argparse.Namespace, steps: range
+) -> Iterator[torch.Tensor | None]:
+    """Yield the penalty's natural images for each step, uint8 (B, 3, H, W); None without any."""
+    if source is None:
+        yield from repeat(None, len(steps))
+        return
+    images = NaturalImages(source, size, options.seed, penalty_view)
+    yield from load_batches(images, options.batch_size, steps, options.workers)
+
+
+def fit(
+    detector: Detector,
+    images: torch.Tensor,
+    features: torch.Tensor | None,
+    natural: Files | Shards | None,
+    run: Run,
+    options: argparse.Namespace,
+    compute: Compute,
+) -> None:
+    """Train student and autoencoder on `images`, uint8 (N, 3, H, W), on the device.
+
+    `features` are the teacher's of these images, see `TrainingStep`. Goes on from the run's
+    checkpoint if there is one. Checkpoints by --checkpoint_every, when interrupted, which raises
+    KeyboardInterrupt, and when no natural image comes any more. Raises FloatingPointError, and
+    keeps the last checkpoint, when a loss is not finite. The same options and seed give the same
+    weights.
+    """
+    steps, seed, count = options.train_steps, options.seed, options.batch_size
+    detector.train()
+    optimisation = Optimisation(detector, steps, compute)
+    former = load_checkpoint(run, detector, optimisation)
+    done, every = former["step"], row_every(steps)
+    train_step = TrainingStep(detector, optimisation, images, features, count, compute)
+    log = LossLog(run.losses_file, TERMS, done, compute.device, every, former["losses"])
+    saving = Saving(run, detector, optimisation, log, former, options.checkpoint_every)
+    streamed = natural_batches(natural, images.shape[-2:], options, range(done, steps))
+    bar = tqdm(desc="training", total=steps, initial=done, unit="step", leave=False)
+    try:
+        with closing(streamed), Interrupts() as interrupts:  # which ends its processes
+            for views in streamed:
+                indices = batch_indices(done, count, len(images), seed)
+                changes = draw_jitter(count, np.random.default_rng((seed, done)))
+                optimisation.set_learning_rate(done)
+                log.add(train_step(indices, changes, views))
+                done += 1
+                bar.update()
+                if done % every == 0 or done == steps:  # reading the loss waits for the device
+                    total = log.write(learning_rate(done - 1, steps))
+                    bar.set_postfix(loss=f"{total:.4f}")
+                stop = interrupts.requested  # once: it may come between two questions
+                if saving.due(done) or done == steps or stop:
+                    saving.save(done)
+                if stop:
+                    raise KeyboardInterrupt(f" at step {done}")
+    except (InputError, WorkerDied) as error:  # of the stream, between two steps
+        if done > saving.due.step:
+            saving.save(done)
+        raise type(error)(f"{error}; {saving.kept()}") from error
+    except FloatingPointError as error:
+        raise FloatingPointError(f"{error}; {saving.kept()}") from error
+    finally:
+        bar.close()
+        log.close()
+        optimisation.adam.zero_grad(set_to_none=True)  # a graph's memory would stay with them
