@@ -1,6 +1,6 @@
 # make demo    set up, draw the demo category, train on it, print the table, write output/demo.png
 # make test    set up and run the tests, one process a core
-# make lint    check style and format
+# make lint    check style, format and which folder imports which
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
@@ -17,6 +17,7 @@ test: $(VENV)/.installed-dev
 lint: $(VENV)/.installed-dev
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	$(BIN)/lint-imports --no-cache
 
 $(VENV)/bin/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10))' || \

@@ -1,7 +1,4 @@
-"""The networks: published sizes and shapes, and what the layers of the project may import."""
-
-import ast
-from pathlib import Path
+"""The networks: published sizes and shapes."""
 
 import pytest
 import torch
@@ -12,7 +9,6 @@ from models.detector import build_detector
 from models.gfencoder import GFEBlock
 from models.pdn import PDNS, output_side
 
-REPOSITORY = Path(__file__).resolve().parents[2]
 CHANNELS = 384
 SIZE = (64, 80)  # height, width
 
@@ -193,40 +189,3 @@ def test_padded_outputs_of_the_medium_pdn_are_shifted_alike():
     expected = plain(image)
     assert padded(image).shape[-1] == 16
     torch.testing.assert_close(padded(image)[..., 4:12, 4:12], expected, rtol=1e-4, atol=1e-6)
-
-
-# Layers of the project
-
-
-def imported(path: Path) -> set[str]:
-    """Return the first names of the modules that a file imports anywhere in it."""
-    names = set()
-    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
-        if isinstance(node, ast.Import):
-            names |= {alias.name.partition(".")[0] for alias in node.names}
-        elif isinstance(node, ast.ImportFrom):
-            assert node.level == 0, f"{path}: a relative import hides which layer it is from"
-            names.add(node.module.partition(".")[0])
-    return names
-
-
-def test_arrows_between_layers_point_only_downwards():
-    scripts = sorted(path.stem for path in REPOSITORY.glob("*.py"))
-    assert {"main", "inference"} <= set(scripts)
-    may_import = {
-        "models": {"models"},
-        "data": {"data"},
-        "utils": {"utils", "models", "data"},
-        "scoring": {"scoring", "utils", "models", "data"},
-        "training": {"training", "scoring", "utils", "models", "data"},
-        "evaluation": {"evaluation", "scoring", "utils", "models", "data"},
-        "distillation": {"distillation", "training", "scoring", "utils", "models", "data"},
-    }
-    layers = {*may_import, *scripts, "tests"}
-    for layer, allowed in may_import.items():
-        files = sorted((REPOSITORY / layer).rglob("*.py"))
-        assert len(files) > 2
-        for path in files:
-            assert imported(path) & layers <= allowed, path.relative_to(REPOSITORY)
-    for script in scripts:
-        assert "tests" not in imported(REPOSITORY / f"{script}.py")
