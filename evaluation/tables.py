@@ -12,15 +12,17 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 
 import numpy as np
-from tabulate import tabulate
+import tabulate
 
 from data.catalog import DATASETS
 from data.samples import InputError
 from evaluation.evaluation import LOCO_SUBSETS
+from evaluation.gaps import explain_gaps
 from evaluation.image_metrics import mean
 from evaluation.localization import SPRO_LIMITS
 from utils.files import written_aside
 
+tabulate.MIN_PADDING = 0  # beside a head, where LOCO's need every column of a terminal
 FORMATS = ("simple", "github", "latex", "csv", "json")
 SUBSETS = (*LOCO_SUBSETS, "mean")
 MEAN = "mean"
@@ -66,19 +68,27 @@ SPRO_COLUMNS: dict[str, Getter] = {
         for subset in SUBSETS
     },
 }
-HEADLINE = 0.05  # the limit of sPRO that papers report
-# A terminal has no room for these; csv and json have every column.
-HIDDEN = {
-    f"sPRO {limit} {_short(subset)}"
-    for limit in SPRO_LIMITS
-    for subset in LOCO_SUBSETS
-    if limit != HEADLINE
+COLUMNS = ("headline", "all")
+LIMIT = 0.05  # of sPRO, what papers report
+# What a terminal of 100 columns has room for; csv and json have every column.
+HEADLINE = {
+    "AUROC pooled",
+    *(f"AUROC {_short(subset)}" for subset in SUBSETS),
+    *(f"sPRO {LIMIT} {_short(subset)}" for subset in SUBSETS),
 }
 
 
 def columns(dataset: str) -> dict[str, Getter]:
     """Return what is reported of a dataset: column name -> how to get it from the metrics."""
     return SPRO_COLUMNS if DATASETS[dataset].saturated else PRO_COLUMNS
+
+
+def shown_columns(dataset: str, which: str) -> list[str]:
+    """Return the names of the `which` COLUMNS; there is room for all where there are no subsets."""
+    names = list(columns(dataset))
+    if which == "all" or not DATASETS[dataset].saturated:
+        return names
+    return [name for name in names if name in HEADLINE]
 
 
 def read_results(output: Path) -> Results:
@@ -171,30 +181,34 @@ def _std(values: list[float | None]) -> float | None:
     return None if None in values or len(values) < 2 else float(np.std(values, ddof=1))
 
 
-def _cell(values: list[float | None]) -> str:
+def _cell(values: list[float | None], style: str) -> str:
     """Return percent to one decimal, ± the sample standard deviation over several runs."""
     if None in values:
         return "–"
-    text = f"{100 * np.mean(values):.1f}"
-    return text if len(values) < 2 else f"{text} ± {100 * _std(values):.1f}"
+    text, between = f"{100 * np.mean(values):.1f}", "±" if style == "simple" else " ± "
+    return text if len(values) < 2 else f"{text}{between}{100 * _std(values):.1f}"
 
 
-def formatted(tables: dict[str, list[dict[str, Row]]], style: str) -> str:
-    """Return all tables in one of FORMATS; a dataset maps to one dict of rows for each run."""
+def formatted(tables: dict[str, list[dict[str, Row]]], style: str, which: str = "headline") -> str:
+    """Return all tables in one of FORMATS; a dataset maps to one dict of rows for each run.
+
+    csv and json have all columns and the mean; the others the `which` COLUMNS, and no mean of one
+    category.
+    """
     if style == "csv":
         return as_csv(tables).rstrip()
     if style == "json":
         return json.dumps(as_records(tables), indent=2)
     texts = []
     for dataset, runs in tables.items():
-        shown = [column for column in columns(dataset) if column not in HIDDEN]
+        shown, categories = shown_columns(dataset, which), _categories(runs)
         body = [
-            [category, *(_cell(_values(runs, category)[column]) for column in shown)]
-            for category in _categories(runs)
+            [name, *(_cell(_values(runs, name)[column], style) for column in shown)]
+            for name in (categories if len(categories) > 2 else categories[:1])
         ]
         header = [dataset, *(map(_two_lines, shown) if style == "simple" else shown)]
         align = ("left", *("right" for _ in shown))
-        texts.append(tabulate(body, header, style, colalign=align, disable_numparse=True))
+        texts.append(tabulate.tabulate(body, header, style, colalign=align, disable_numparse=True))
     return "\n\n".join(texts)
 
 
@@ -203,13 +217,29 @@ def _two_lines(column: str) -> str:
     return "\n".join(column.rsplit(" ", 1)) if len(column) > 6 else column
 
 
-def print_tables(runs: Iterable[Results], style: str) -> None:
-    """Print the tables of one or several output folders' results on stdout."""
-    tables: dict[str, list[dict[str, Row]]] = {}
+def print_tables(runs: Iterable[Results], style: str, which: str = "headline") -> None:
+    """Print the tables of one or several output folders' results, and why they have gaps."""
+    found: dict[str, list[dict[str, dict]]] = {}  # dataset -> each run's categories
     for results in runs:
         for dataset, categories in results.items():
-            tables.setdefault(dataset, []).append(rows(dataset, categories))
-    print(formatted(tables, style))
+            found.setdefault(dataset, []).append(categories)
+    tables = {name: [rows(name, of) for of in several] for name, several in found.items()}
+    print(formatted(tables, style, which))
+    if style in ("csv", "json"):
+        return
+    notes = [note for name, several in found.items() for note in _notes(name, several, which)]
+    if notes:
+        print("\n" + "\n".join(("% – " if style == "latex" else "– ") + note for note in notes))
+
+
+def _notes(dataset: str, runs: list[dict[str, dict]], which: str) -> list[str]:
+    """Return why a dataset's table has dashes, a line for each category that has some."""
+    getters = [columns(dataset)[name] for name in shown_columns(dataset, which)]
+
+    def has_gap(measured: dict) -> bool:
+        return any(get(measured) is None for get in getters)
+
+    return explain_gaps(runs, DATASETS[dataset].saturated, has_gap)
 
 
 def main(outputs: list[str]) -> int:

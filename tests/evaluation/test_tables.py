@@ -4,150 +4,25 @@ import csv
 import io
 import json
 import math
-import random
 import statistics
-from pathlib import Path
 
 import pytest
 
-from data.samples import InputError
-from evaluation.tables import (
-    FORMATS,
-    columns,
-    formatted,
-    print_tables,
-    read_results,
-    rows,
-    write_csv,
+from evaluation.tables import columns, formatted, rows
+from tests.evaluation.made_up import (
+    PLACES,
+    PRO,
+    READERS,
+    SHOWN,
+    SPRO,
+    expected,
+    from_github,
+    made_up,
+    percent,
+    records,
+    tabulated,
+    values_of,
 )
-from tests.conftest import REPOSITORY
-
-LIMITS = ("0.01", "0.05", "0.1", "0.3", "1.0")
-POOLED = {
-    "AP": ("glae", "average_precision"),
-    "F1max": ("glae", "f1_max"),
-    "pixel AUROC": ("glae", "pixel_auroc"),
-}
-PRO = {
-    "AUROC": ("classification_au_roc",),
-    **POOLED,
-    "AU-PRO 0.3": ("au_pro",),
-}
-SPRO = {
-    "AUROC logical": ("classification", "auc_roc", "logical_anomalies"),
-    "AUROC structural": ("classification", "auc_roc", "structural_anomalies"),
-    "AUROC mean": ("classification", "auc_roc", "mean"),
-    "AUROC pooled": ("glae", "auroc_pooled"),
-    **POOLED,
-    **{
-        f"sPRO {limit} {name}": ("localization", "auc_spro", subset, limit)
-        for limit in LIMITS
-        for name, subset in (
-            ("logical", "logical_anomalies"),
-            ("structural", "structural_anomalies"),
-            ("mean", "mean"),
-        )
-    },
-}
-PLACES = {"mvtec_loco": SPRO, "demo": SPRO, "mvtec_ad": PRO, "visa": PRO, "folder": PRO}
-# What a terminal shows: of sPRO the means alone.
-SHOWN = {
-    "mvtec_ad": list(PRO),
-    "mvtec_loco": [c for c in SPRO if not c.startswith("sPRO") or "mean" in c or "0.05" in c],
-}
-
-
-def put(metrics: dict, place: tuple[str, ...], value: float | None) -> None:
-    """Set one number in a nested dict."""
-    for key in place[:-1]:
-        metrics = metrics.setdefault(key, {})
-    metrics[place[-1]] = value
-
-
-def get(metrics: dict, place: tuple[str, ...]) -> float | None:
-    for key in place:
-        metrics = metrics[key]
-    return metrics
-
-
-def made_up(dataset: str, seed: int, missing: str | None = None) -> dict:
-    """Make a metrics file's content, no two numbers alike; the column `missing` is null."""
-    generator, metrics = random.Random(seed), {"glae": {"seed": 0, "counts": {"train": 3}}}
-    for column, place in PLACES[dataset].items():
-        put(metrics, place, None if column == missing else generator.random())
-    return metrics
-
-
-def expected(dataset: str, categories: dict[str, dict], category: str, column: str):
-    """Return a cell's value: of one category, or for "mean" of all of them."""
-    values = [get(metrics, PLACES[dataset][column]) for metrics in categories.values()]
-    if category != "mean":
-        return get(categories[category], PLACES[dataset][column])
-    return None if None in values else statistics.fmean(values)
-
-
-def percent(values: list[float | None]) -> str:
-    """Write what a cell should say of one run's value, or of several."""
-    if None in values:
-        return "–"
-    text = f"{statistics.fmean(values) * 100:.1f}"
-    return text if len(values) == 1 else f"{text} ± {statistics.stdev(values) * 100:.1f}"
-
-
-def save(output: Path, dataset: str, category: str, metrics: dict) -> Path:
-    path = output / "metrics" / dataset / f"{category}.json"
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(metrics))
-    return path
-
-
-# Reading tables back
-
-Table = dict[str, dict[str, str]]  # row -> column -> cell
-
-
-def from_github(text: str) -> tuple[list[str], Table]:
-    lines = [[cell.strip() for cell in line.strip("|").split("|")] for line in text.splitlines()]
-    header, rule, *body = lines
-    assert all(set(cell) <= set("-:") for cell in rule)
-    return header, {line[0]: dict(zip(header[1:], line[1:], strict=True)) for line in body}
-
-
-def from_latex(text: str) -> tuple[list[str], Table]:
-    assert text.startswith(r"\begin{tabular}{l")
-    assert text.endswith(r"\end{tabular}")
-    kept = [line for line in text.splitlines() if line.endswith(r"\\")]
-    lines = [[cell.strip() for cell in line.removesuffix(r"\\").split("&")] for line in kept]
-    assert not any("_" in cell.replace(r"\_", "") for line in lines for cell in line)
-    header, *body = [[cell.replace(r"\_", "_") for cell in line] for line in lines]
-    return header, {line[0]: dict(zip(header[1:], line[1:], strict=True)) for line in body}
-
-
-def from_simple(text: str) -> tuple[list[str], Table]:
-    """Cut a table at its rule of dashes, above which a header may have two lines."""
-    lines = text.splitlines()
-    at = next(i for i, line in enumerate(lines) if set(line) == {"-", " "})
-    starts = [i for i, c in enumerate(lines[at]) if c == "-" and (" " + lines[at])[i] == " "]
-    spans = [slice(a, b) for a, b in zip(starts, [*starts[1:], None], strict=True)]
-    cells = [[line[span].strip() for span in spans] for line in lines]
-    header = [" ".join(filter(None, parts)) for parts in zip(*cells[:at], strict=True)]
-    body = cells[at + 1 :]
-    return header, {line[0]: dict(zip(header[1:], line[1:], strict=True)) for line in body}
-
-
-READERS = {"github": from_github, "latex": from_latex, "simple": from_simple}
-
-
-def records(text: str, style: str) -> list[dict]:
-    """Read csv or json back; numbers are floats, an empty field is None."""
-    if style == "json":
-        return json.loads(text)
-    names = ("dataset", "category")
-    return [
-        {k: v if k in names else (float(v) if v else None) for k, v in row.items()}
-        for row in csv.DictReader(io.StringIO(text))
-    ]
-
 
 # Rows and columns
 
@@ -178,24 +53,6 @@ def test_a_column_that_one_category_lacks_has_no_mean():
 
 
 # One run
-
-
-@pytest.fixture
-def one_run() -> dict[str, dict[str, dict]]:
-    """Make two datasets of two categories; one of them lacks a number."""
-    return {
-        "mvtec_loco": {
-            "screw_bag": made_up("mvtec_loco", 1),
-            "juice_bottle": made_up("mvtec_loco", 2, missing="AUROC logical"),
-        },
-        "mvtec_ad": {"bottle": made_up("mvtec_ad", 3), "metal_nut": made_up("mvtec_ad", 4)},
-    }
-
-
-def tabulated(*runs: dict[str, dict[str, dict]]) -> dict[str, list]:
-    """Return what `formatted` takes: dataset -> one table for each run."""
-    names = dict.fromkeys(dataset for run in runs for dataset in run)
-    return {name: [rows(name, run[name]) for run in runs if name in run] for name in names}
 
 
 @pytest.mark.parametrize("style", READERS)
@@ -246,24 +103,6 @@ def test_a_missing_number_is_null_in_json_and_empty_in_csv(one_run):
 # Several runs
 
 
-@pytest.fixture
-def three_runs() -> list[dict[str, dict[str, dict]]]:
-    """Make three runs; one category is in all of them, one in two, one in a single one."""
-    runs = [{"mvtec_ad": {"bottle": made_up("mvtec_ad", seed)}} for seed in range(3)]
-    runs[0]["mvtec_ad"]["cable"] = made_up("mvtec_ad", 10)
-    runs[2]["mvtec_ad"]["cable"] = made_up("mvtec_ad", 11, missing="AU-PRO 0.3")
-    runs[1]["mvtec_ad"]["tile"] = made_up("mvtec_ad", 12)
-    return runs
-
-
-def values_of(runs, category: str, column: str) -> list[float | None]:
-    """Return one value for each run that has the category; means must be of the same categories."""
-    if category == "mean" and len({tuple(sorted(run["mvtec_ad"])) for run in runs}) > 1:
-        return [None]
-    having = [run["mvtec_ad"] for run in runs if category in (*run["mvtec_ad"], "mean")]
-    return [expected("mvtec_ad", categories, category, column) for categories in having]
-
-
 @pytest.mark.parametrize("style", READERS)
 def test_several_runs_give_mean_and_sample_deviation_of_those_that_have_the_category(
     three_runs, style
@@ -273,17 +112,45 @@ def test_several_runs_give_mean_and_sample_deviation_of_those_that_have_the_cate
     assert list(table) == ["bottle", "cable", "tile", "mean"]
     for category, row in table.items():
         for column, cell in row.items():
-            assert cell == percent(values_of(three_runs, category, column))
+            assert cell == percent(values_of(three_runs, category, column), style)
     assert "±" in table["bottle"]["AUROC"]
     assert "±" not in table["tile"]["AUROC"]
     assert table["cable"]["AU-PRO 0.3"] == table["mean"]["AU-PRO 0.3"] == "–"
 
 
 def test_means_over_the_same_categories_have_a_deviation(three_runs):
-    same = [{"mvtec_ad": {"bottle": run["mvtec_ad"]["bottle"]}} for run in three_runs]
-    _, table = from_github(formatted(tabulated(*same), "github"))
+    same = [dict.fromkeys(("bottle", "tile"), run["mvtec_ad"]["bottle"]) for run in three_runs]
+    tables = tabulated(*({"mvtec_ad": categories} for categories in same))
+    _, table = from_github(formatted(tables, "github"))
     assert table["mean"] == table["bottle"]
     assert "±" in table["mean"]["AUROC"]
+
+
+@pytest.mark.parametrize("style", READERS)
+def test_one_category_alone_has_no_row_of_means(style):
+    one = {"demo": {"kit": made_up("demo", 0)}}
+    for runs in ([one], [one, one]):
+        assert list(READERS[style](formatted(tabulated(*runs), style))[1]) == ["kit"]
+    found = records(formatted(tabulated(one), "csv"), "csv")
+    assert [record["category"] for record in found] == ["kit", "mean"]
+
+
+@pytest.mark.parametrize("runs", [1, 3])
+def test_locos_table_fits_a_terminal_of_100_columns(runs):
+    names = ("breakfast_box", "juice_bottle", "pushpins", "screw_bag", "splicing_connectors")
+    categories = {name: made_up("mvtec_loco", seed) for seed, name in enumerate(names)}
+    categories["pushpins"]["glae"]["auroc_pooled"] = 1.0
+    tables = tabulated(*[{"mvtec_loco": categories}] * runs)
+    lines = formatted(tables, "simple").splitlines()
+    assert "100.0" in formatted(tables, "simple")
+    assert max(map(len, lines)) <= 100
+
+
+@pytest.mark.parametrize("style", READERS)
+def test_all_columns_can_be_asked_for(style):
+    tables = tabulated({"mvtec_loco": {"screw_bag": made_up("mvtec_loco", 1)}})
+    header, _ = READERS[style](formatted(tables, style, "all"))
+    assert header == ["mvtec_loco", *SPRO]
 
 
 @pytest.mark.parametrize("style", ["csv", "json"])
@@ -318,91 +185,3 @@ def test_a_dataset_that_one_run_alone_has_is_shown_without_deviations(one_run):
     runs = {(record["dataset"], record["category"]): record["runs"] for record in found}
     assert runs["mvtec_ad", "bottle"] == 2
     assert runs["mvtec_loco", "screw_bag"] is None
-
-
-# From files
-
-
-def test_results_are_read_from_every_metrics_file_below_the_output_folder(tmp_path, one_run):
-    for dataset, categories in one_run.items():
-        for category, metrics in categories.items():
-            save(tmp_path, dataset, category, metrics)
-    save(tmp_path, "somebody_elses", "bottle", {"other": "keys"})
-    (tmp_path / "metrics" / "mvtec_ad" / "notes.txt").write_text("no metrics")
-    assert read_results(tmp_path) == one_run
-
-
-def test_an_output_folder_without_metrics_has_no_results(tmp_path):
-    assert read_results(tmp_path) == {}
-    assert read_results(tmp_path / "nowhere") == {}
-
-
-@pytest.mark.parametrize("content", [b"", b'{"au_pro": 0.5', b"not json", b"\xff\xfe\x00"])
-def test_a_damaged_metrics_file_is_named(tmp_path, content):
-    save(tmp_path, "mvtec_ad", "bottle", made_up("mvtec_ad", 0))
-    path = save(tmp_path, "mvtec_ad", "cable", {})
-    path.write_bytes(content)
-    with pytest.raises(InputError, match="damaged") as caught:
-        read_results(tmp_path)
-    assert str(path) in str(caught.value)
-    with pytest.warns(UserWarning, match="damaged") as warned:  # after a training: not its failure
-        write_csv(tmp_path)
-    assert str(path) in str(warned[0].message)
-    assert not (tmp_path / "results.csv").exists()
-
-
-def test_results_csv_is_written_anew_from_all_metrics_files(tmp_path):
-    categories = {}
-    for seed, name in enumerate(["bottle", "cable", "tile"]):
-        categories[name] = made_up("mvtec_ad", seed)
-        save(tmp_path, "mvtec_ad", name, categories[name])
-        write_csv(tmp_path)
-        with (tmp_path / "results.csv").open(newline="") as file:
-            found = list(csv.DictReader(file))
-        assert list(found[0]) == ["dataset", "category", *PRO]
-        assert [row["category"] for row in found] == [*categories, "mean"]
-        for row in found:
-            assert row["dataset"] == "mvtec_ad"
-            for column in PRO:
-                twin = expected("mvtec_ad", categories, row["category"], column)
-                assert float(row[column]) == pytest.approx(twin, abs=1e-15)
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["metrics", "results.csv"]
-
-
-@pytest.mark.parametrize("style", FORMATS)
-def test_what_is_printed_are_the_tables_alone(one_run, capsys, style):
-    print_tables([one_run], style)
-    shown = capsys.readouterr()
-    assert shown.out == formatted(tabulated(one_run), style) + "\n"
-    assert shown.err == ""
-
-
-def test_the_module_prints_what_the_folders_hold(tmp_path, three_runs, run_command):
-    folders = [tmp_path / f"seed{index}" for index in range(3)]
-    for folder, run in zip(folders, three_runs, strict=True):
-        for category, metrics in run["mvtec_ad"].items():
-            save(folder, "mvtec_ad", category, metrics)
-    done = run_command(["-m", "evaluation.tables", *folders], REPOSITORY)
-    assert done.returncode == 0, done.stderr
-    header, table = from_simple(done.stdout.rstrip("\n"))
-    assert header == ["mvtec_ad", *PRO]
-    assert list(table) == ["bottle", "cable", "tile", "mean"]
-    for category, row in table.items():
-        for column, cell in row.items():
-            assert cell == percent(values_of(three_runs, category, column))
-
-
-@pytest.mark.parametrize("content", ["{bad", "{}", "[]", "null"])
-def test_a_damaged_metrics_file_ends_the_command_with_one_line(tmp_path, run_command, content):
-    path = save(tmp_path, "mvtec_ad", "bottle", {})
-    path.write_text(content)
-    done = run_command(["-m", "evaluation.tables", tmp_path], REPOSITORY)
-    assert done.returncode == 2
-    assert len(done.stderr.splitlines()) == 1
-    assert str(path) in done.stderr
-
-
-def test_a_folder_without_metrics_is_named(tmp_path, run_command):
-    done = run_command(["-m", "evaluation.tables", tmp_path], REPOSITORY)
-    assert done.returncode == 2
-    assert str(tmp_path) in done.stderr
