@@ -38,11 +38,17 @@ INFERENCE = "scoring, from the image on the device to its map at full size"
 EVALUATION = (
     "metrics from maps on disk: a test set's real masks, generated maps of its images' size"
 )
+EXAMPLES = (
+    "python3 benchmark.py train --dataset demo --image_size 128 160 --against published",
+    "python3 benchmark.py evaluation --dataset mvtec_ad --mvtec_ad_path path/mvtec_ad "
+    "--subdataset bottle --images 20",
+)
 
 
 def get_parser() -> Parser:
     """Return the parser of this command's options."""
-    parser = Parser("Measure how fast the parts are, on this machine.", presets=False)
+    text = "Measure how fast the parts are, on this machine."
+    parser = Parser(text, EXAMPLES, presets=False)
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     train = add_command(commands, "train", TRAIN)
     group = add_networks_options(train, scores=False)

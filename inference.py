@@ -14,7 +14,7 @@ from pathlib import Path
 from data.catalog import DATASETS, find_root, read_category
 from data.samples import Category, InputError, report_faults
 from evaluation.evaluation import check_maps, evaluate, measure
-from evaluation.tables import FORMATS, Results, print_tables, write_csv
+from evaluation.tables import COLUMNS, FORMATS, Results, print_tables, write_csv
 from utils.commands import run_command
 from utils.devices import Compute, pick_compute, supports
 from utils.options import (
@@ -27,12 +27,18 @@ from utils.options import (
 )
 from utils.runs import Run, find_runs
 
+EXAMPLES = (
+    "python3 inference.py",
+    "python3 inference.py output_seed0 output_seed1 --no_maps",
+)
+
 
 def get_parser() -> Parser:
     """Return the parser of this command's options."""
     parser = Parser(
         "Evaluate every trained category of one or more output folders; print a table for each "
         "dataset. Over several folders (seeds) it shows mean ± standard deviation.",
+        EXAMPLES,
         presets=False,
     )
     parser.add_argument("outputs", type=Path, nargs="*", default=[Path("output")], metavar="OUTPUT")
@@ -44,6 +50,8 @@ def get_parser() -> Parser:
         "runs in OUTPUT or of --dataset; nothing is written",
     )
     parser.add_argument("--format", choices=FORMATS, default="simple", help="of the table")
+    text = "of the table; csv and json always have all"
+    parser.add_argument("--columns", choices=COLUMNS, default="headline", help=text)
     add_dataset_options(parser, default=None)
     as_trained = "that of the training where the hardware can"
     add_machine_options(parser, workers=os.cpu_count(), auto=as_trained)
@@ -150,7 +158,7 @@ def main(options: argparse.Namespace) -> int:
     evaluated = {o: evaluate_runs(runs, options, compute) for o, runs in selected.items()}
     results = {output: found for output, (found, _) in evaluated.items() if found}
     if results:
-        print_tables(results.values(), options.format)
+        print_tables(results.values(), options.format, options.columns)
     for output in () if options.maps_dir else results:
         write_csv(output)
     return 2 if any(failed for _, failed in evaluated.values()) else 0

@@ -15,7 +15,6 @@ from pathlib import Path
 import cv2
 import numpy as np
 import tifffile
-from tqdm import tqdm
 
 from benchmarks.machine import peak_memory
 from benchmarks.timing import spread
@@ -25,6 +24,7 @@ from data.masks import read_mask
 from data.samples import Category, InputError, Sample
 from evaluation.evaluation import map_path, measure
 from utils.options import dataset_path
+from utils.progress import progress
 
 MAP_SIDE = 64  # outputs of a detector at 256 pixels a side, padded; maps are resized from there
 
@@ -43,7 +43,7 @@ def generate_map(sample: Sample, rng: np.random.Generator) -> np.ndarray:
 def generate_test_set(category: Category, count: int, folder: Path, seed: int) -> Category:
     """Return `category` with `count` test images, evenly chosen or repeated; write their maps."""
     real, test = category.test, []
-    for number in tqdm(range(count), "generating maps", unit="map", leave=False):
+    for number in progress("generating maps", count, "map", range(count)):
         sample = (
             real[number * len(real) // count] if count < len(real) else real[number % len(real)]
         )

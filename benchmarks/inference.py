@@ -30,7 +30,7 @@ def compare(
     warm_up, steps, repeats = blocks(options, compute)
     forget_peaks(compute)
     scorer = Scorer(detector, replace(compute, scoring_batch_size=number))
-    contenders = {OURS: repeated(lambda: scorer.score(images, original))}
+    contenders = {OURS: repeated(lambda: scorer.score(images, [original] * number))}
     time_blocks(contenders, compute.device, warm_up, 1, 1)
     peaks = peak_memories(compute)  # before the opponent takes any
     if options.against:
@@ -48,7 +48,7 @@ def compare(
         "images_per_second": 1 / result["seconds_per_image"],
         "operations_per_image": counter.get_total_flops() // number,
         **peaks,
-        **speed_settings(compute, scorer.accelerated),
+        **speed_settings(compute, compute.compiler),
     }
 
 

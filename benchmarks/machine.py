@@ -10,7 +10,6 @@ from torch.nn import functional as F
 
 from benchmarks.timing import repeated, time_blocks
 from evaluation.evaluation import versions
-from utils.compilation import in_use
 from utils.devices import Compute
 
 MATRIX_SIDES = {"cuda": 8192, "cpu": 2048}  # large enough to be bound by arithmetic
@@ -31,13 +30,9 @@ def machine(compute: Compute | None = None) -> dict:
     return found
 
 
-def speed_settings(compute: Compute, accelerated) -> dict[str, str]:
-    """Return how a detector computed; `accelerated` is what its step or its scorer has so named."""
-    return {
-        "precision": compute.precision,
-        "compile": in_use(compute.compiler, accelerated),
-        "memory_format": compute.memory_format,
-    }
+def speed_settings(compute: Compute, compiler: str) -> dict[str, str]:
+    """Return how a detector computed."""
+    return {"precision": compute.precision, "compile": compiler}
 
 
 def peak_memory() -> int:

@@ -2,7 +2,7 @@
 
 import argparse
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from itertools import count
 
 import numpy as np
@@ -19,7 +19,7 @@ from data.samples import InputError
 from models.detector import build_detector
 from training.features import describe_training_images
 from training.loop import batch_indices, natural_batches
-from training.steps import TERMS, Optimisation, TrainingStep
+from training.steps import TERMS, Optimisation, TrainingStep, teacher_in
 from utils.devices import Compute, seed_everything
 from utils.options import dataset_path, image_size
 
@@ -39,9 +39,9 @@ class OurTraining:
         self.options, self.compute, self.natural = options, compute, natural
         size = images.shape[-2:]
         detector = compute.place(build_detector(options.model, options.model_size, size))
-        self.images = images.to(compute.device)
+        self.detector, self.images = detector.train(), images.to(compute.device)
         features = describe_training_images(detector, self.images, compute, options.feature_memory)
-        self.optimisation = Optimisation(detector.train(), ENDLESS, compute)
+        self.optimisation = Optimisation(detector, ENDLESS, compute)
         self.train_step = TrainingStep(
             detector, self.optimisation, self.images, features, options.batch_size, compute
         )
@@ -51,7 +51,8 @@ class OurTraining:
     def running(self) -> Iterator[Callable[[], None]]:
         """Start the loader's processes; give the step; stop them."""
         size, numbers = self.images.shape[-2:], count()
-        views = natural_batches(self.natural, size, self.options, range(ENDLESS))
+        steps = range(ENDLESS)
+        views = natural_batches(self.natural, size, self.options, steps, self.compute)
 
         def step() -> None:
             number = next(numbers)
@@ -63,10 +64,8 @@ class OurTraining:
             self.optimisation.set_learning_rate(number)
             self.sums += self.train_step(indices, changes, next(views))
 
-        try:
+        with teacher_in(self.compute.dtype, self.detector), closing(views):
             yield step
-        finally:
-            views.close()
 
     def operations(self) -> int:
         """Return the floating-point operations of one step, counted while it runs eagerly."""
@@ -113,5 +112,5 @@ def benchmark_training(options: argparse.Namespace, compute: Compute) -> dict:
     names = ("model", "model_size", "image_size", "batch_size", "feature_memory", "workers")
     settings |= {name: getattr(options, name) for name in (*names, "repeats", "seed")}
     settings |= {"natural_images": len(photographs), "steps": steps, "warm_up": warm_up}
-    settings |= speed_settings(compute, ours.train_step.accelerated)
+    settings |= speed_settings(compute, ours.train_step.compiler)
     return {"benchmark": "train", **result, **peaks, "settings": settings}

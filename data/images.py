@@ -10,14 +10,13 @@ from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from functools import lru_cache
-from itertools import groupby, islice
+from itertools import islice
 from pathlib import Path
 from typing import BinaryIO
 
 import numpy as np
 import torch
 from PIL import Image, UnidentifiedImageError
-from tqdm import tqdm
 
 from data.samples import InputError, require_file
 
@@ -152,28 +151,23 @@ def in_background(function: Callable, items: Iterable, workers: int) -> Iterator
                 future.cancel()
 
 
-def load_images(paths: list[Path], size: Size, workers: int, what: str = "images") -> torch.Tensor:
+def load_images(paths: list[Path], size: Size, workers: int) -> torch.Tensor:
     """Decode and resize every image once: uint8 (N, 3, H, W), kept by the caller."""
     images = torch.empty((len(paths), 3, *size), dtype=torch.uint8)
     loaded = in_background(lambda path: load_image(path, size)[0], paths, workers)
-    bar = tqdm(loaded, desc=f"loading {what}", total=len(paths), unit="img", leave=False)
-    for slot, image in zip(images, bar, strict=True):
+    for slot, image in zip(images, loaded, strict=True):
         slot.copy_(image)
     return images
 
 
 def image_batches(
-    paths: list[Path], size: Size, workers: int, what: str, batch_size: int
-) -> Iterator[tuple[torch.Tensor, Size]]:
-    """Decode `paths` ahead of use; yield them in order: uint8 (N, 3, H, W), their file's size.
-
-    A batch holds neighbours whose files have one size, so their maps can be made in that size.
-    """
+    paths: Iterable[Path], size: Size, workers: int, batch_size: int
+) -> Iterator[tuple[torch.Tensor, list[Size]]]:
+    """Decode `paths` ahead of use; yield them in order: uint8 (N, 3, H, W), their files' sizes."""
     loaded = in_background(lambda path: load_image(path, size), paths, workers)
-    bar = tqdm(loaded, desc=what, total=len(paths), unit="img", leave=False)
-    for original, group in groupby(bar, key=lambda pair: pair[1]):
-        while images := [image for image, _ in islice(group, batch_size)]:
-            yield torch.stack(images), original
+    while batch := list(islice(loaded, batch_size)):
+        images, sizes = zip(*batch, strict=True)
+        yield torch.stack(images), list(sizes)
 
 
 @lru_cache

@@ -14,8 +14,8 @@ from PIL import Image
 from torch.utils.data import DataLoader, Dataset
 
 from data.images import Size, decode, resize
-from data.samples import InputError, is_image
-from data.shards import Member, Shards, list_readable_members
+from data.samples import InputError, is_image, noted
+from data.shards import Member, Shards, list_members, list_readable_members
 from data.workers import PATIENCE, Reading, WorkerDied, leave_interrupts_to_parent, raised_at_next
 
 PENALTY_GRAYSCALE = 0.3  # probabilities; source: EfficientAD, appendix A.3
@@ -24,7 +24,9 @@ STREAM = 1  # tells these random numbers from those of the product's images
 MOST_UNREADABLE = 0.05  # of the images asked for, before giving up
 JUDGED = 1000  # images: the share is that of at least so many, or a bad start would end a run
 NAMED = 10  # unreadable images that are named one by one
+TRIED = 20  # images that are looked at before training
 HELD_OUT_IMAGES = 500  # at most; a twentieth of a small folder
+PREFETCHED = 8  # batches a worker is ahead: decoding takes unequally long
 HELD_OUT_SHARDS = 50  # at most, since a shard may hold one class alone
 
 
@@ -169,6 +171,24 @@ def is_readable(member: Path | Member) -> bool:
     return True
 
 
+def require_readable(members: list[Path | Member], what: str) -> None:
+    """Raise InputError, which calls them `what`, when none of `members` can be read."""
+    if members and not any(map(is_readable, members)):
+        text = f"none of {len(members)} {what}, such as {members[0]}, can be read"
+        raise InputError(f"--imagenet_train_path: {text}")
+
+
+def some_members(source: Files | Shards) -> list[Path | Member]:
+    """Return a few images from all over the source."""
+    if isinstance(source, Files):
+        return source.paths[:: -(-len(source.paths) // TRIED)]
+    some: list[Path | Member] = []
+    for shard in source.shards[:: -(-len(source.shards) // TRIED)]:
+        with noted([]):  # it is skipped in training, too
+            some += list_members(shard)[:TRIED]
+    return some or [source.shards[0]]
+
+
 class NaturalImages(Dataset):
     """An endless stream of views; item i depends on (source, seed, i) alone, so it can resume."""
 
@@ -207,12 +227,13 @@ def load_batches(
     steps: range,
     workers: int,
     part: slice = slice(None),
+    pinned: bool = False,
 ) -> Iterator:
     """Yield one batch of views for each of `steps`, decoded by `workers` processes ahead of use.
 
-    `part` is the slice of every batch that this process is to have. Takes nothing from the global
-    random generator. Raises InputError as a worker does, and WorkerDied, within seconds, when one
-    is killed.
+    `part` is the slice of every batch that this process is to have; `pinned` puts it where a GPU
+    can fetch it while the program goes on. Takes nothing from the global random generator. Raises
+    InputError as a worker does, and WorkerDied, within seconds, when one is killed.
     """
     places = range(batch_size)[part]
     images.reading = Reading(workers) if workers else None
@@ -224,7 +245,8 @@ def load_batches(
             batch_size=len(places),
             sampler=(step * batch_size + place for step in steps for place in places),
             num_workers=workers,
-            pin_memory=torch.cuda.is_available(),
+            pin_memory=pinned,
+            prefetch_factor=PREFETCHED if workers else None,
             worker_init_fn=leave_interrupts_to_parent,
             generator=torch.Generator(),
         )

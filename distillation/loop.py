@@ -8,7 +8,6 @@ from pathlib import Path
 
 import torch
 from torch import nn
-from tqdm import tqdm
 
 from data.images import normalise
 from data.samples import InputError, report_faults
@@ -29,6 +28,7 @@ from utils.devices import Compute, seed_everything
 from utils.files import DAMAGED, read_about, read_tensors, save_tensors
 from utils.interrupts import Interrupts
 from utils.processes import Processes
+from utils.progress import progress
 
 REPORT_STEPS = 20  # reading a loss waits for the device, and so does agreeing on an interrupt
 WARM_UP = 0.02  # part of the steps, for the cosine schedule
@@ -188,8 +188,8 @@ class Record:
         self.before = state.unreadable
         steps, sizes = state.options.train_steps, list(state.pupils)
         hidden = not (processes.leads and steps)
-        self.bar = tqdm(
-            desc="distilling", total=steps, initial=state.step, unit="step", disable=hidden
+        self.bar = progress(
+            "distilling", steps, "step", initial=state.step, disable=hidden, leave=True
         )
         self.sums, self.count = torch.zeros(len(sizes), device=state.device), 0
         self.log = None
@@ -221,7 +221,8 @@ class Record:
             images = (figures["rate"] or 0) * self.state.options.batch_size
             waited = self.source.waited / max(figures["elapsed"], 1e-9)
             losses = ", ".join(f"{s} {m:.4f}" for s, m in zip(self.log.terms, means, strict=True))
-            self.bar.set_postfix_str(f"{losses}, {images:.0f} img/s, waiting {waited:.0%}")
+            figures = f"{losses}, {images:.0f} img/s, waiting {waited:.0%}"
+            self.bar.set_postfix_str(figures, refresh=False)
 
     def close(self) -> None:
         self.bar.close()

@@ -12,7 +12,6 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from tqdm import tqdm
 
 from data.images import in_background
 from data.natural import (
@@ -30,6 +29,7 @@ from models.pdn import TEACHER_CHANNELS
 from scoring.calibration import ChannelMoments
 from utils.devices import Compute
 from utils.processes import Processes
+from utils.progress import progress
 
 OUTPUT_STRIDE = 4  # pixels between neighbouring outputs of a PDN
 BORDER = 4  # outputs that the unpadded PDN lacks at each side
@@ -70,7 +70,7 @@ class FeatureCache:
             return distillation_view(image, (size, size), rng, mirror=index % views == 1)
 
         pairs = in_background(load, range(count), options.workers)
-        for pair in tqdm(pairs, "backbone features", count, unit="img", leave=False):
+        for pair in progress("backbone features", count, "img", pairs):
             self.unreadable.ask()
             if isinstance(pair, InputError):
                 self.unreadable.skip(pair)
@@ -139,13 +139,20 @@ class Cached:
 class Streamed:
     """Batches through the backbone at every step: whole images, padded PDN.
 
-    Each of several processes decodes and describes its own part of every batch.
+    Each of several processes decodes and describes its own part of every batch. `pinned` as in
+    `load_batches`.
     """
 
     padding = True
 
-    def __init__(self, source: Files | Shards, features: Callable, options: argparse.Namespace):
-        self.features, self.options = features, options
+    def __init__(
+        self,
+        source: Files | Shards,
+        features: Callable,
+        options: argparse.Namespace,
+        pinned: bool = False,
+    ):
+        self.features, self.options, self.pinned = features, options, pinned
         size = (options.image_size, options.image_size)
         self.images = NaturalImages(
             source, size, options.seed, distillation_view, options.max_unreadable
@@ -164,7 +171,7 @@ class Streamed:
         moments = ChannelMoments()
         batches = self.batches(steps, processes)
         hidden = not processes.leads
-        bar = tqdm(batches, "feature statistics", len(steps), leave=False, disable=hidden)
+        bar = progress("feature statistics", len(steps), "batch", batches, disable=hidden)
         for _, features in bar:
             moments.add(features)
         for sums in (moments.total, moments.squares):
@@ -176,7 +183,7 @@ class Streamed:
     def batches(self, steps: range, processes: Processes) -> Batches:
         """Yield this process's part of one batch for each of `steps`."""
         o, part = self.options, processes.part(self.options.batch_size)
-        views = load_batches(self.images, o.batch_size, steps, o.workers, part)
+        views = load_batches(self.images, o.batch_size, steps, o.workers, part, self.pinned)
         began = time.perf_counter()
         for large, small in views:
             self.waited += time.perf_counter() - began

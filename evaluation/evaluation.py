@@ -4,6 +4,7 @@ import contextlib
 import io
 import json
 import platform
+import statistics
 import time
 from collections import defaultdict
 from collections.abc import Iterator
@@ -23,6 +24,7 @@ from models.detector import Detector
 from scoring.scorer import Scorer
 from utils.devices import Compute, synchronise
 from utils.files import written_aside
+from utils.progress import progress
 from utils.runs import Run
 
 LOCO_SUBSETS = ("logical_anomalies", "structural_anomalies")
@@ -41,23 +43,20 @@ def map_path(folder: Path, sample: Sample) -> Path:
 def write_maps(scorer: Scorer, category: Category, size: Size, workers: int, folder: Path) -> float:
     """Write the map of every test image, float32 TIFF at the image's size, into `folder`.
 
-    Threads decode images ahead and write maps behind. Returns the seconds that the detector took
-    for an image.
+    Threads decode images ahead and write maps behind. Returns the seconds that the detector takes
+    for an image, the median over the batches.
     """
-    seconds, samples = 0.0, iter(category.test)
+    seconds, samples = [], iter(category.test)
     paths = [sample.image for sample in category.test]
     compute = scorer.compute
+    scorer.warm_up(size)
 
     def scored() -> Iterator[tuple[Path, torch.Tensor]]:
-        nonlocal seconds
-        what = f"scoring {category.name}"
-        for batch, original in image_batches(
-            paths, size, workers, what, compute.scoring_batch_size
-        ):
+        for batch, sizes in image_batches(paths, size, workers, compute.scoring_batch_size):
             begun = time.perf_counter()
-            _, maps = scorer.score(batch, original)
+            _, maps = scorer.score(batch, sizes)
             synchronise(compute.device)
-            seconds += time.perf_counter() - begun
+            seconds.append((time.perf_counter() - begun) / len(batch))
             yield from ((map_path(folder, next(samples)), scores) for scores in maps)
 
     def write(pair: tuple[Path, torch.Tensor]) -> None:
@@ -67,9 +66,10 @@ def write_maps(scorer: Scorer, category: Category, size: Size, workers: int, fol
         with written_aside(path, durable=False) as aside:
             aside.write_bytes(content.getbuffer())
 
-    for _ in in_background(write, scored(), min(workers, WRITERS)):
+    written = in_background(write, scored(), min(workers, WRITERS))
+    for _ in progress(f"scoring {category.name}", len(paths), "img", written):
         pass
-    return seconds / len(paths)
+    return statistics.median(seconds)
 
 
 def read_map(folder: Path, sample: Sample) -> np.ndarray:

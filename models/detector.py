@@ -92,28 +92,38 @@ class Detector(nn.Module):
         (N, 3, H, W). `features` is the teacher's own output for `image` where it is known already,
         (N, C, h, w). Source: EfficientAD, algorithm 1.
         """
-        # One pass through each network for all inputs: fewer, larger operations.
-        if features is None:
-            described, described_jittered = self.describe(torch.cat([image, jittered])).chunk(2)
-        else:
-            described, described_jittered = (
-                self.normalise_features(features),
-                self.describe(jittered),
-            )
+        student = self.student_pass(image, jittered, natural, features)
+        return join_losses(student, self.autoencoder_pass(jittered))
+
+    def student_pass(
+        self,
+        image: torch.Tensor,
+        jittered: torch.Tensor,
+        natural: torch.Tensor | None = None,
+        features: torch.Tensor | None = None,
+    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor | None]:
+        """Return what the student expects of the autoencoder, its hard loss and its penalty.
+
+        Arguments as in `losses`; (N, C, h, w) float32 and two scalars, the penalty None without
+        natural images. One pass for all inputs: fewer, larger operations.
+        """
+        described = self.describe(image) if features is None else self.normalise_features(features)
         inputs = [image, jittered] if natural is None else [image, jittered, natural]
         shared = self.student[:-1](torch.cat(inputs)).split([len(i) for i in inputs])
-        reconstructed = self.autoencoder(jittered).float()
-
         as_teacher = self.half_of_student(shared[0], 0)
-        as_autoencoder = self.half_of_student(shared[1], 1)
-        losses = {
-            "hard": hard_feature_loss((described - as_teacher).square()),
-            "autoencoder": F.mse_loss(reconstructed, described_jittered),
-            "student_autoencoder": F.mse_loss(as_autoencoder, reconstructed),
-        }
+        hard = hard_feature_loss((described - as_teacher).square())
+        penalty = None
         if natural is not None:
-            losses["penalty"] = self.half_of_student(shared[2], 0).square().mean()
-        return losses
+            penalty = self.half_of_student(shared[2], 0).square().mean()
+        return self.half_of_student(shared[1], 1), hard, penalty
+
+    def autoencoder_pass(self, jittered: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return the autoencoder's features, (N, C, h, w) float32, and its loss.
+
+        It needs nothing of `student_pass`, nor that of it.
+        """
+        reconstructed = self.autoencoder(jittered).float()
+        return reconstructed, F.mse_loss(reconstructed, self.describe(jittered))
 
     def half_of_student(self, features: torch.Tensor, half: int) -> torch.Tensor:
         """Return the student's channels that imitate the teacher (0) or the autoencoder (1).
@@ -170,16 +180,30 @@ class Detector(nn.Module):
         `image` is normalised, (N, 3, H, W); `size` the (height, width) that the map is wanted in,
         as a rule that of the image's file.
         """
-        return score_maps(self.maps(image), size)
+        return score_maps(self.maps(image).combined, size)
 
 
-def score_maps(maps: Maps, size: Size) -> tuple[torch.Tensor, torch.Tensor]:
-    """Return the scores (N,) and the maps of `size`, (N, height, width), that maps amount to.
+def join_losses(
+    student: tuple[torch.Tensor, torch.Tensor, torch.Tensor | None],
+    autoencoder: tuple[torch.Tensor, torch.Tensor],
+) -> dict[str, torch.Tensor]:
+    """Return the loss terms by name from what the passes of student and autoencoder gave."""
+    (as_autoencoder, hard, penalty), (reconstructed, autoencoder_loss) = student, autoencoder
+    losses = {
+        "hard": hard,
+        "autoencoder": autoencoder_loss,
+        "student_autoencoder": F.mse_loss(as_autoencoder, reconstructed),
+    }
+    return losses if penalty is None else losses | {"penalty": penalty}
 
-    The combined map is padded by what the unpadded PDN leaves out, and resized bilinearly; the
+
+def score_maps(combined: torch.Tensor, size: Size) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return the scores (N,) and the maps of `size`, (N, height, width), of combined maps.
+
+    A map (N, 1, h, w) is padded by what the unpadded PDN leaves out, and resized bilinearly; the
     score is its maximum.
     """
-    padded = F.pad(maps.combined, (MAP_PADDING,) * 4)
+    padded = F.pad(combined, (MAP_PADDING,) * 4)
     resized = F.interpolate(padded, size, mode="bilinear", align_corners=False)[:, 0]
     return resized.amax((1, 2)), resized
 

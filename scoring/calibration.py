@@ -10,6 +10,7 @@ from data.images import Size, image_batches
 from models.detector import Detector, score_maps
 from scoring.scorer import Scorer
 from utils.devices import Compute
+from utils.progress import progress
 
 QUANTILES = (0.9, 0.995)
 
@@ -27,6 +28,8 @@ class ChannelMoments:
 
     def add(self, features: torch.Tensor) -> None:
         """Take in features (N, C, h, w)."""
+        if features.device.type == "mps":  # which has no float64
+            features = features.cpu()
         wide = features.double()
         self.count += wide[:, 0].numel()
         self.total = self.total + wide.sum((0, 2, 3))
@@ -49,17 +52,19 @@ def calibrate(
     stranger than anything known to be good. Source of the quantiles: EfficientAD, section 3.4.
     """
     scorer = Scorer(detector.eval(), compute)
-    batches = image_batches(paths, size, workers, "calibrating", compute.scoring_batch_size)
-    raw, originals = [], []  # each batch's two maps, the size of its images' files
-    for batch, original in batches:
-        raw.append(tuple(maps.cpu() for maps in scorer.distances(batch)))
-        originals.append(original)
+    raw, sizes = [], []  # each batch's two maps, the size of every image's file
+    with progress("calibrating", len(paths), "img") as bar:
+        for batch, originals in image_batches(paths, size, workers, compute.scoring_batch_size):
+            raw.append(torch.stack(scorer.distances(batch)).cpu())
+            sizes += originals
+            bar.update(len(originals))
+    raw = torch.cat(raw, 1)  # (2, N, 1, h, w)
     buffers = (detector.student_quantiles, detector.autoencoder_quantiles)
-    for buffer, maps in zip(buffers, zip(*raw, strict=True), strict=True):
-        values = torch.cat([m.flatten() for m in maps]).numpy()
-        buffer.copy_(torch.from_numpy(np.quantile(values, QUANTILES)))
+    for buffer, maps in zip(buffers, raw, strict=True):
+        quantiles = np.quantile(maps.flatten().numpy(), QUANTILES)
+        buffer.copy_(torch.from_numpy(quantiles).float())
     highest = [
-        score_maps(detector.calibrated(*(m.to(compute.device) for m in maps)), original)[0].max()
-        for maps, original in zip(raw, originals, strict=True)
+        score_maps(detector.calibrated(*maps.to(compute.device)).combined, original)[0]
+        for maps, original in zip(raw.split(1, 1), sizes, strict=True)
     ]
-    detector.threshold.copy_(torch.stack(highest).max())
+    detector.threshold.copy_(torch.cat(highest).max())

@@ -1,74 +1,77 @@
 """Score images with a trained detector, as fast as the machine can."""
 
-from collections.abc import Callable
+from collections.abc import Sequence
 from functools import partial
 
 import torch
 
 from data.images import Size, normalise
 from models.detector import Detector, Maps, score_maps
-from utils.compilation import Compiled, CudaGraph
+from utils.compilation import WARM_UP, CudaGraph
 from utils.devices import Compute
 
 
 @torch.no_grad()
-def describe_strangeness(
-    detector: Detector, distances: Callable, images: torch.Tensor
-) -> tuple[torch.Tensor, torch.Tensor, Maps]:
-    """Return the student's and the autoencoder's raw distances and the calibrated maps.
+def distances_and_maps(detector: Detector, images: torch.Tensor) -> tuple[torch.Tensor, ...]:
+    """Return the two raw distances and the three calibrated maps of images.
 
-    `distances` are the detector's, perhaps compiled; `images` is uint8 (N, 3, H, W) on the device;
-    every map (N, 1, h, w) float32.
+    `images` is uint8 (N, 3, H, W) on the device; every map (N, 1, h, w) float32.
     """
-    student, autoencoder = distances(normalise(images))
-    return student, autoencoder, detector.calibrated(student, autoencoder)
+    distances = detector.distances(normalise(images))
+    return *distances, *detector.calibrated(*distances)
 
 
 class Scorer:
-    """A detector made ready to score: folded, in the precision, compiled.
+    """A detector made ready to score: folded, in the precision, on CUDA a graph.
 
-    Images are uint8 (N, 3, H, W), at most `compute.scoring_batch_size` at a time. What is compiled
-    has one shape: smaller batches are filled up.
+    Images are uint8 (N, 3, H, W), at most `compute.scoring_batch_size` at a time. A graph has one
+    shape: smaller batches are filled up.
     """
 
     def __init__(self, detector: Detector, compute: Compute):
         self.detector = compute.place(detector.for_scoring(compute.dtype))
         self.compute = compute
-        self.held, self.accelerated = None, None  # images in one place; what may fall back
-        distances = self.detector.distances
-        if compute.compiler == "inductor":
-            distances = self.accelerated = Compiled(distances)
-        self.run = partial(describe_strangeness, self.detector, distances)
+        self.images, self.graph = None, None  # what the graph reads, in one place
 
-    def _maps(self, images: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, Maps]:
-        """Return what `describe_strangeness` does, from images anywhere."""
+    def _run(self, images: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        """Return what `distances_and_maps` does, from images anywhere."""
         images, number = self.compute.pinned(images), len(images)
         if self.compute.compiler == "none":
-            return self.run(images.to(self.compute.device, non_blocking=True))
-        if self.held is None:
+            on_device = images.to(self.compute.device, non_blocking=True)
+            return distances_and_maps(self.detector, on_device)
+        if self.graph is None:
             shape = (self.compute.scoring_batch_size, *images.shape[1:])
-            self.held = torch.zeros(shape, dtype=images.dtype, device=self.compute.device)
-            self.run = partial(self.run, self.held)
-            if self.compute.compiler == "graph":
-                self.run = self.accelerated = CudaGraph(self.run)
-        self.held[:number].copy_(images, non_blocking=True)
-        student, autoencoder, maps = self.run()
-        kept = (m[:number].clone() for m in (student, autoencoder, *maps))  # a replay reuses them
-        student, autoencoder, *maps = kept
-        return student, autoencoder, Maps(*maps)
+            self.images = torch.zeros(shape, dtype=images.dtype, device=self.compute.device)
+            self.graph = CudaGraph(partial(distances_and_maps, self.detector, self.images))
+        self.images[:number].copy_(images, non_blocking=True)
+        return tuple(found[:number].clone() for found in self.graph())  # a replay reuses them
+
+    def warm_up(self, size: Size) -> None:
+        """Let libraries choose their kernels, and a graph be captured, for images of `size`."""
+        shape = (self.compute.scoring_batch_size, 3, *size)
+        for _ in range(1 if self.compute.compiler == "none" else WARM_UP + 1):
+            self._run(torch.zeros(shape, dtype=torch.uint8))
 
     def distances(self, images: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Return the uncalibrated maps, each (N, 1, h, w) float32 on the device."""
-        student, autoencoder, _ = self._maps(images)
-        return student, autoencoder
+        return self._run(images)[:2]
 
     def maps(self, images: torch.Tensor) -> Maps:
         """Return the calibrated anomaly maps."""
-        return self._maps(images)[-1]
+        return Maps(*self._run(images)[2:])
 
-    def score(self, images: torch.Tensor, size: Size) -> tuple[torch.Tensor, torch.Tensor]:
-        """Return the scores (N,) and the anomaly maps (N, height, width) of `size`, on the device.
+    def score(
+        self, images: torch.Tensor, sizes: Sequence[Size]
+    ) -> tuple[torch.Tensor, list[torch.Tensor]]:
+        """Return the scores (N,) and each image's anomaly map, (height, width) of its own size.
 
-        float32; see `Detector.score`.
+        float32, on the device; see `Detector.score`.
         """
-        return score_maps(self.maps(images), size)
+        combined = self.maps(images).combined
+        scores, maps = combined.new_empty(len(sizes)), [combined] * len(sizes)
+        for size in dict.fromkeys(sizes):  # those of one size at once
+            chosen = [index for index, own in enumerate(sizes) if own == size]
+            scores[chosen], resized = score_maps(combined[chosen], size)
+            for index, resized_map in zip(chosen, resized, strict=True):
+                maps[index] = resized_map
+        return scores, maps

@@ -3,12 +3,12 @@
 import sys
 
 import torch
-from tqdm import tqdm
 
 from data.images import normalise
 from models.detector import Detector
 from scoring.calibration import ChannelMoments
 from utils.devices import Compute
+from utils.progress import progress
 
 BATCH_SIZE = 8
 MIB = 2**20
@@ -27,7 +27,7 @@ def describe_training_images(
     """
     moments, kept = ChannelMoments(), None
     starts = range(0, len(images), BATCH_SIZE)
-    for start in tqdm(starts, "teacher's features", unit="batch", leave=False):
+    for start in progress("teacher's features", len(starts), "batch", starts):
         batch = images[start : start + BATCH_SIZE]
         with compute.autocast():
             features = detector.teacher(normalise(batch))

@@ -7,7 +7,6 @@ from itertools import repeat
 
 import numpy as np
 import torch
-from tqdm import tqdm
 
 from data.images import Size, draw_jitter
 from data.natural import Files, NaturalImages, load_batches, penalty_view
@@ -17,9 +16,10 @@ from data.workers import WorkerDied
 from models.detector import Detector
 from training.checkpoints import Saving, load_checkpoint
 from training.loss_log import LossLog, row_every
-from training.steps import TERMS, Optimisation, TrainingStep, learning_rate
+from training.steps import TERMS, Optimisation, TrainingStep, learning_rate, teacher_in
 from utils.devices import Compute
 from utils.interrupts import Interrupts
+from utils.progress import progress
 from utils.runs import Run
 
 
@@ -30,14 +30,19 @@ def batch_indices(step: int, batch_size: int, count: int, seed: int) -> list[int
 
 
 def natural_batches(
-    source: Files | Shards | None, size: Size, options: argparse.Namespace, steps: range
+    source: Files | Shards | None,
+    size: Size,
+    options: argparse.Namespace,
+    steps: range,
+    compute: Compute,
 ) -> Iterator[torch.Tensor | None]:
     """Yield the penalty's natural images for each step, uint8 (B, 3, H, W); None without any."""
     if source is None:
         yield from repeat(None, len(steps))
         return
     images = NaturalImages(source, size, options.seed, penalty_view)
-    yield from load_batches(images, options.batch_size, steps, options.workers)
+    pinned = compute.device.type == "cuda"
+    yield from load_batches(images, options.batch_size, steps, options.workers, pinned=pinned)
 
 
 def fit(
@@ -54,8 +59,8 @@ def fit(
     `features` are the teacher's of these images, see `TrainingStep`. Goes on from the run's
     checkpoint if there is one. Checkpoints by --checkpoint_every, when interrupted, which raises
     KeyboardInterrupt, and when no natural image comes any more. Raises FloatingPointError, and
-    keeps the last checkpoint, when a loss is not finite. The same options and seed give the same
-    weights.
+    keeps the last checkpoint, when a loss is not finite. On the CPU the same options, seed and
+    number of threads give the same weights.
     """
     steps, seed, count = options.train_steps, options.seed, options.batch_size
     detector.train()
@@ -65,10 +70,11 @@ def fit(
     train_step = TrainingStep(detector, optimisation, images, features, count, compute)
     log = LossLog(run.losses_file, TERMS, done, compute.device, every, former["losses"])
     saving = Saving(run, detector, optimisation, log, former, options.checkpoint_every)
-    streamed = natural_batches(natural, images.shape[-2:], options, range(done, steps))
-    bar = tqdm(desc="training", total=steps, initial=done, unit="step", leave=False)
+    streamed = natural_batches(natural, images.shape[-2:], options, range(done, steps), compute)
+    bar = progress("training", steps, "step", initial=done)
     try:
-        with closing(streamed), Interrupts() as interrupts:  # which ends its processes
+        # closing ends the stream's processes
+        with teacher_in(compute.dtype, detector), closing(streamed), Interrupts() as interrupts:
             for views in streamed:
                 indices = batch_indices(done, count, len(images), seed)
                 changes = draw_jitter(count, np.random.default_rng((seed, done)))
@@ -78,7 +84,7 @@ def fit(
                 bar.update()
                 if done % every == 0 or done == steps:  # reading the loss waits for the device
                     total = log.write(learning_rate(done - 1, steps))
-                    bar.set_postfix(loss=f"{total:.4f}")
+                    bar.set_postfix(loss=f"{total:.4f}", refresh=False)
                 stop = interrupts.requested  # once: it may come between two questions
                 if saving.due(done) or done == steps or stop:
                     saving.save(done)

@@ -1,15 +1,19 @@
-"""One step of training: eager, through torch.compile, or replayed as a CUDA graph."""
+"""One step of training: eager, or replayed as a CUDA graph."""
 
-from collections.abc import Callable
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from copy import deepcopy
 from dataclasses import dataclass
 from functools import partial
+from importlib.util import find_spec
 
 import torch
 
 from data.images import jitter, normalise
-from models.detector import Detector
+from models.detector import Detector, join_losses
 from training.adam import restore_adam
-from utils.compilation import Compiled, CudaGraph, warn_eager
+from utils.compilation import CudaGraph
 from utils.devices import Compute
 
 LEARNING_RATE = 1e-4
@@ -94,6 +98,54 @@ def from_text(text: str) -> torch.Tensor:
     return torch.frombuffer(bytearray.fromhex(text), dtype=torch.uint8)
 
 
+@contextmanager
+def teacher_in(dtype: torch.dtype, detector: Detector) -> Iterator[None]:
+    """Hold the teacher's weights in `dtype` within the block.
+
+    Autocast would cast them at every step: it remembers those alone that need a gradient.
+    """
+    whole = detector.teacher
+    detector.teacher = deepcopy(whole).to(dtype)
+    try:
+        yield
+    finally:
+        detector.teacher = whole
+
+
+class CapturedLosses:
+    """`Detector.losses` for a CUDA graph: compiled, its two passes on streams side by side.
+
+    A third of a step's operations are casts, which a compiler fuses with their neighbours; without
+    one the graph holds them as they are.
+    """
+
+    def __init__(self, detector: Detector):
+        self.student_pass, self.autoencoder_pass = detector.student_pass, detector.autoencoder_pass
+        if find_spec("triton"):
+            self.student_pass = torch.compile(self.student_pass, dynamic=False)
+            self.autoencoder_pass = torch.compile(self.autoencoder_pass, dynamic=False)
+        self.beside = torch.cuda.Stream()
+
+    def __call__(
+        self,
+        image: torch.Tensor,
+        jittered: torch.Tensor,
+        natural: torch.Tensor | None = None,
+        features: torch.Tensor | None = None,
+    ) -> dict[str, torch.Tensor]:
+        """Return what `Detector.losses` does."""
+        here = torch.cuda.current_stream()
+        self.beside.wait_stream(here)
+        with torch.cuda.stream(self.beside):
+            autoencoder = self.autoencoder_pass(jittered)
+        student = self.student_pass(image, jittered, natural, features)
+        here.wait_stream(self.beside)
+        jittered.record_stream(self.beside)  # or its memory could be given away too early
+        for tensor in autoencoder:
+            tensor.record_stream(here)
+        return join_losses(student, autoencoder)
+
+
 @dataclass
 class Inputs:
     """What a step reads, always in the same memory, where a CUDA graph looks for it.
@@ -119,7 +171,7 @@ class Inputs:
 
 
 def take_step(
-    inputs: Inputs, losses: Callable, optimisation: Optimisation, compute: Compute
+    inputs: Inputs, optimisation: Optimisation, compute: Compute, losses: Callable
 ) -> torch.Tensor:
     """Compute losses and gradients, take the optimiser's step; return the loss TERMS, (4,)."""
     image = inputs.images.index_select(0, inputs.indices)
@@ -158,15 +210,15 @@ class TrainingStep:
         if features is not None and features.device != images.device:
             shape = (batch_size, *features.shape[1:])
             self.inputs.fetched = torch.empty(shape, dtype=features.dtype, device=device)
-        self.eager = partial(take_step, self.inputs, detector.losses, optimisation, compute)
-        self.run, self.accelerated = self.eager, None  # the latter is what may fall back
-        if compute.compiler == "inductor":
-            self.accelerated = Compiled(detector.losses)
-            self.run = partial(take_step, self.inputs, self.accelerated, optimisation, compute)
-        elif compute.compiler == "graph" and optimisation.scaler.is_enabled():
-            warn_eager("a CUDA graph of training", "fp16 scales its losses; bf16 need not")
-        elif compute.compiler == "graph":
-            self.run = self.accelerated = CudaGraph(self.eager)
+        step = partial(take_step, self.inputs, optimisation, compute)
+        self.run = self.eager = partial(step, detector.losses)
+        self.compiler = compute.compiler
+        if self.compiler == "graph" and optimisation.scaler.is_enabled():
+            text = "training without a CUDA graph: fp16 scales its losses, which bf16 need not"
+            warnings.warn(text, stacklevel=2)
+            self.compiler = "none"
+        if self.compiler == "graph":
+            self.run = CudaGraph(partial(step, CapturedLosses(detector)))
 
     def __call__(
         self, indices: list[int], changes: torch.Tensor, natural: torch.Tensor | None = None

@@ -16,6 +16,7 @@ from tqdm import tqdm
 
 from data.samples import InputError
 from data.workers import WorkerDied
+from utils.compilation import NotCaptured
 from utils.options import Parser
 from utils.presets import parse
 from utils.processes import process_count
@@ -71,7 +72,7 @@ def explained(error: Exception, options: argparse.Namespace) -> list[str]:
         mend = ": make room there" if error.errno in FULL else ""
         mend += ", then go on with --resume" if mend and hasattr(options, "resume") else ""
         return [printable(f"{error.filename or 'a file'}: {error.strerror}{mend}")]
-    if isinstance(error, FloatingPointError | WorkerDied):
+    if isinstance(error, FloatingPointError | WorkerDied | NotCaptured):
         return [printable(error)]
     return [f"{type(error).__name__}: {' '.join(printable(error).split()) or 'no message'}"]
 

@@ -2,6 +2,7 @@
 
 import argparse
 import re
+from collections.abc import Sequence
 from difflib import get_close_matches
 from pathlib import Path
 
@@ -10,15 +11,19 @@ from data.images import Size
 from data.samples import InputError, report_faults
 from models.autoencoder import AUTOENCODERS, check_size
 from models.pdn import PDNS
-from utils.devices import COMPILERS, MEMORY_FORMATS, PRECISIONS
+from utils.devices import COMPILERS, PRECISIONS
 
 MOST = {"workers": 1024, "batch_size": 2**16, "scoring_batch_size": 2**16, "seed": 2**63 - 1}
 MOST_OTHERS = 10**9  # of any number: more is a slip
+EXAMPLES = "examples:"
 FLAGS = ("resume", "overwrite", "check", "debug")  # of one invocation: never stored with a run
 
 
 class ShowDefaults(argparse.ArgumentDefaultsHelpFormatter):
-    """Show each option's default, but not where there is none."""
+    """Show each option's default, but not where there is none; keep the examples' lines."""
+
+    def _fill_text(self, text: str, width: int, indent: str) -> str:
+        return text if text.startswith(EXAMPLES) else super()._fill_text(text, width, indent)
 
     def _get_help_string(self, action: argparse.Action) -> str | None:
         unset = action.default in (None, False)
@@ -28,9 +33,13 @@ class ShowDefaults(argparse.ArgumentDefaultsHelpFormatter):
 class Parser(argparse.ArgumentParser):
     """An argparse parser whose errors are exceptions, so that all errors are printed alike."""
 
-    def __init__(self, description: str, presets: bool = True, **more):
+    def __init__(
+        self, description: str, examples: Sequence[str] = (), presets: bool = True, **more
+    ):
         self.presets = presets  # read the preset of the chosen dataset
         more |= {"formatter_class": ShowDefaults, "allow_abbrev": False}
+        if examples:
+            more["epilog"] = "\n  ".join((EXAMPLES, *examples))
         super().__init__(description=description, **more)
         self.add_argument("--debug", action="store_true", help="show a traceback on errors")
 
@@ -118,13 +127,7 @@ def add_speed_options(
         "--compile",
         choices=COMPILERS,
         default="auto",
-        help="graph: a CUDA graph; inductor: torch.compile; auto: graph on CUDA, else none",
-    )
-    group.add_argument(
-        "--memory_format",
-        choices=list(MEMORY_FORMATS),
-        default="channels_last",
-        help="of the networks' weights and features",
+        help="graph: a training step, or a scoring, is one CUDA graph; auto: graph on CUDA",
     )
     if scores:
         group.add_argument(

@@ -38,19 +38,28 @@ def assert_same(found: tuple, expected: tuple, tolerance: float = 1e-4) -> None:
         torch.testing.assert_close(ours, plain, rtol=tolerance, atol=tolerance)
 
 
-@pytest.mark.parametrize("memory_format", ["channels_last", "channels_first"])
-def test_scores_and_maps_are_the_detectors(detector, images, memory_format):
-    scorer = Scorer(detector, replace(CPU, memory_format=memory_format))
-    expected = detector.score(normalise(images), ORIGINAL)
-    assert_same(scorer.score(images, ORIGINAL), expected)
+def test_scores_and_maps_are_the_detectors(detector, images):
+    scorer = Scorer(detector, CPU)
+    scores, maps = scorer.score(images, [ORIGINAL] * 3)
+    assert_same((scores, torch.stack(maps)), detector.score(normalise(images), ORIGINAL))
     assert_same(scorer.maps(images), detector.maps(normalise(images)))
+
+
+def test_images_of_several_sizes_are_scored_together_each_at_its_own(detector, images):
+    sizes = [ORIGINAL, (40, 30), ORIGINAL]
+    scores, maps = Scorer(detector, CPU).score(images, sizes)
+    assert [tuple(found.shape) for found in maps] == sizes
+    for image, size, score, found in zip(images, sizes, scores, maps, strict=True):
+        alone, expected = detector.score(normalise(image[None]), size)
+        assert_same((score[None], found[None]), (alone, expected))
 
 
 def test_one_at_a_time_or_together_they_are_the_same(detector, images):
     scorer = Scorer(detector, CPU)
-    together = scorer.score(images, ORIGINAL)
-    apart = [scorer.score(image[None], ORIGINAL) for image in images]
-    assert_same(together, tuple(torch.cat(parts) for parts in zip(*apart, strict=True)))
+    scores, maps = scorer.score(images, [ORIGINAL] * 3)
+    for image, score, found in zip(images, scores, maps, strict=True):
+        alone, (expected,) = scorer.score(image[None], [ORIGINAL])
+        assert_same((score[None], found), (alone, expected))
 
 
 def test_folding_takes_the_normalisation_into_the_teacher(detector, images):
@@ -89,13 +98,6 @@ def test_half_precision_is_near_and_its_maps_are_float32(detector, images):
         assert torch.equal(state[name], detector.state_dict()[name])
 
 
-@pytest.mark.slow
-def test_compiled_networks_give_the_same_maps(detector, images):
-    torch._dynamo.reset()
-    scorer = Scorer(detector, replace(CPU, compiler="inductor", scoring_batch_size=4))
-    assert_same(scorer.maps(images), detector.maps(normalise(images)))
-
-
 def test_a_graph_serves_batches_of_any_size_and_its_maps_outlive_the_next(
     detector, images, monkeypatch
 ):
@@ -107,22 +109,53 @@ def test_a_graph_serves_batches_of_any_size_and_its_maps_outlive_the_next(
 
         def __call__(self):
             self.calls += 1
-            student, autoencoder, maps = self.function()
-            fresh = (student, autoencoder, *maps)
+            fresh = self.function()
             if self.result is None:
                 self.result = fresh
             for held, new in zip(self.result, fresh, strict=True):
                 held.copy_(new)
-            return (*self.result[:2], self.result[2:])
+            return self.result
 
     monkeypatch.setattr(scoring, "CudaGraph", Reusing)
     scorer = Scorer(detector, replace(CPU, compiler="graph", scoring_batch_size=2))
     batches = (images[:2], images[1:], images[2:])
     found = [scorer.distances(batch) for batch in batches]
-    assert scorer.accelerated.calls == 3
+    assert scorer.graph.calls == 3
     for batch, maps in zip(batches, found, strict=True):  # the last batch is not full
         assert_same(maps, detector.distances(normalise(batch)))
     assert_same(scorer.maps(images[:1]), detector.maps(normalise(images[:1])))
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_a_gpu_replays_the_scoring_and_gives_the_same_maps(detector, images, precision):
+    if not torch.cuda.is_available():
+        pytest.skip("needs a CUDA device")
+    device = torch.device("cuda")
+    detector = detector.to(device)
+    graph, plain = (
+        Scorer(detector, Compute(device, precision, compiler, scoring_batch_size=2))
+        for compiler in ("graph", "none")
+    )
+    graph.warm_up(SIZE)
+    for batch in (images[:2], images[2:]):
+        assert_same(graph.maps(batch), plain.maps(batch))
+
+
+@pytest.mark.parametrize(("compiler", "calls"), [("none", 1), ("graph", 4)])
+def test_warming_up_runs_what_is_timed_later(detector, monkeypatch, compiler, calls):
+    """Three calls before a capture, and the capture: afterwards a graph is only replayed."""
+    seen = []
+    monkeypatch.setattr(scoring, "CudaGraph", lambda function: function)
+    real = scoring.distances_and_maps
+
+    def counted(detector, images):
+        seen.append(images.shape)
+        return real(detector, images)
+
+    monkeypatch.setattr(scoring, "distances_and_maps", counted)
+    Scorer(detector, replace(CPU, compiler=compiler, scoring_batch_size=2)).warm_up(SIZE)
+    assert seen == [(2, 3, *SIZE)] * calls
 
 
 def test_a_map_that_cannot_be_written_stops_the_scoring_with_its_error(tmp_path, monkeypatch):

@@ -1,37 +1,18 @@
-"""Faster ways to run the same operations fall back to the plain way, and say so once."""
-
-import warnings
+"""A CUDA graph: warmed up, captured once, replayed; or refused with the way out."""
 
 import pytest
 import torch
 
+from tests.playing_cuda import NoContext, play_cuda
 from utils import compilation
-from utils.compilation import Compiled, CudaGraph, in_use
-
-
-class Stream:
-    def wait_stream(self, other) -> None:
-        pass
-
-
-class NoContext:
-    def __init__(self, *_, **__):
-        pass
-
-    def __enter__(self):
-        pass
-
-    def __exit__(self, *_):
-        pass
+from utils.commands import explained
+from utils.compilation import CudaGraph, NotCaptured
 
 
 @pytest.fixture
 def cuda(monkeypatch):
     """Play as much of torch.cuda as a capture touches; returns the monkeypatch for the rest."""
-    monkeypatch.setattr(torch.cuda, "Stream", Stream)
-    monkeypatch.setattr(torch.cuda, "current_stream", Stream)
-    monkeypatch.setattr(torch.cuda, "stream", NoContext)
-    monkeypatch.setattr(CudaGraph, "failed", [])
+    play_cuda(monkeypatch)
     return monkeypatch
 
 
@@ -63,48 +44,47 @@ def test_a_function_is_warmed_up_captured_once_and_then_replayed(cuda):
     assert set(results[compilation.WARM_UP :]) == {4}  # the memory that the capture returned
 
 
-def test_what_cannot_be_captured_runs_eagerly_and_says_so_once(cuda):
+def test_what_cannot_be_captured_ends_in_one_line_that_names_the_way_out(cuda):
     def refuse(*_, **__):
         raise RuntimeError("operation not permitted\n when stream is capturing")
 
     cuda.setattr(torch.cuda, "CUDAGraph", object)
     cuda.setattr(torch.cuda, "graph", refuse)
-    cuda.setattr(torch.cuda, "set_stream", lambda stream: None)
     _, function = counting()
     graph = CudaGraph(function)
-    with pytest.warns(UserWarning, match="CUDA graph is not possible.*not permitted") as said:
-        results = [graph().item() for _ in range(6)]
-    assert len(said) == 1
-    assert results == [1, 2, 3, 4, 5, 6]
-    assert in_use("graph", graph) == "none"
-    assert CudaGraph(function).eager  # a process in which one capture failed tries no other
+    results = [graph().item() for _ in range(compilation.WARM_UP)]
+    assert results == [1, 2, 3]
+    with pytest.raises(NotCaptured) as caught:
+        graph()
+    (line,) = explained(caught.value, None)
+    assert line.startswith("a CUDA graph is not possible here (operation not permitted when")
+    assert "--compile none" in line
 
 
-def test_what_cannot_be_compiled_runs_eagerly_and_says_so_once(monkeypatch):
-    def broken(function, **_):
-        def call(*_):
-            raise ValueError("no C++ compiler\nwas found")
+def test_what_cannot_be_compiled_for_it_ends_alike(cuda):
+    def broken():
+        raise RuntimeError("no C++ compiler\nwas found")
 
-        return call
-
-    monkeypatch.setattr(torch, "compile", broken)
-    double = Compiled(lambda x: 2 * x)
-    with pytest.warns(UserWarning, match="torch.compile is not possible.*was found") as said:
-        assert [double(1), double(2), double(3)] == [2, 4, 6]
-    assert in_use("inductor", double) == "none"
-    assert len(said) == 1
+    with pytest.raises(NotCaptured, match=r"compiler was found.*--compile none"):
+        CudaGraph(broken)()
 
 
-def test_an_error_of_the_function_itself_is_not_hidden(monkeypatch):
-    monkeypatch.setattr(torch, "compile", lambda function, **_: function)
+def test_a_gpu_without_memory_is_told_as_such(cuda):
+    def large():
+        raise torch.OutOfMemoryError("CUDA out of memory")
 
-    def divide(x: float) -> float:
-        return 1 / x
+    with pytest.raises(torch.OutOfMemoryError):
+        CudaGraph(large)()
 
-    inverse = Compiled(divide)
-    assert inverse(2) == 0.5
-    assert in_use("inductor", inverse) == "inductor"
-    with warnings.catch_warnings():
-        warnings.simplefilter("error")
-        with pytest.raises(ZeroDivisionError):
-            inverse(0)
+
+@pytest.mark.gpu
+def test_after_a_failed_capture_the_message_names_the_way_out():
+    """Reading a number waits for the device, which a capture forbids."""
+    if not torch.cuda.is_available():
+        pytest.skip("needs a CUDA device")
+    value = torch.ones((), device="cuda")
+    graph = CudaGraph(value.item)
+    for _ in range(compilation.WARM_UP):
+        graph()
+    with pytest.raises(NotCaptured, match="--compile none"):
+        graph()

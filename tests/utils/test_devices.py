@@ -10,7 +10,7 @@ from utils.devices import Compute, pick_compute, pick_device, pick_precision
 
 
 def options(device: str = "auto", device_gpu: int | None = None, precision: str = "auto", **more):
-    defaults = {"compile": "auto", "memory_format": "channels_last", "scoring_batch_size": None}
+    defaults = {"compile": "auto", "scoring_batch_size": None}
     own = {"device": device, "device_gpu": device_gpu, "precision": precision}
     return argparse.Namespace(**defaults | own | more)
 
@@ -56,7 +56,7 @@ def test_precision_changes_what_products_are_computed_in():
 
 def test_on_a_cpu_nothing_is_compiled_and_images_are_scored_one_by_one():
     compute = pick_compute(options("cpu", precision="fp32"))
-    assert compute == Compute(torch.device("cpu"), "fp32", "none", "channels_last", 1)
+    assert compute == Compute(torch.device("cpu"), "fp32", "none", 1)
 
 
 def test_a_cuda_graph_without_cuda_is_a_warning():
@@ -64,11 +64,24 @@ def test_a_cuda_graph_without_cuda_is_a_warning():
         assert pick_compute(options("cpu", compile="graph")).compiler == "none"
 
 
-def test_the_speed_options_reach_the_computation():
-    asked = options("cpu", compile="inductor", memory_format="channels_first", scoring_batch_size=5)
-    compute = pick_compute(asked)
-    assert (compute.compiler, compute.scoring_batch_size) == ("inductor", 5)
-    layer = compute.place(torch.nn.Conv2d(4, 4, 3))
-    assert layer.weight.is_contiguous(memory_format=torch.contiguous_format)
+def test_on_a_gpu_all_of_a_networks_algorithms_are_tried_and_steps_are_graphs(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
+    monkeypatch.setattr(torch.cuda, "set_device", lambda _: None)
+    monkeypatch.setattr(torch.backends.cudnn, "benchmark", False)
+    former = torch.backends.cudnn.benchmark_limit
+    try:
+        compute = pick_compute(options("cuda", precision="bf16"))
+        assert torch.backends.cudnn.benchmark
+        assert torch.backends.cudnn.benchmark_limit in (0, None)  # None: built without cuDNN
+    finally:
+        if former is not None:
+            torch.backends.cudnn.benchmark_limit = former
+    assert (compute.compiler, compute.scoring_batch_size) == ("graph", 16)
+    assert pick_compute(options("cuda", precision="bf16", compile="none")).compiler == "none"
+
+
+def test_networks_are_placed_channels_last():
+    assert pick_compute(options("cpu", scoring_batch_size=5)).scoring_batch_size == 5
     layer = Compute(torch.device("cpu")).place(torch.nn.Conv2d(4, 4, 3))
     assert layer.weight.is_contiguous(memory_format=torch.channels_last)
