@@ -5,7 +5,6 @@ from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from itertools import count
 
-import numpy as np
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
@@ -13,12 +12,12 @@ from benchmarks.machine import matmul_rate, peak_memories, speed_settings
 from benchmarks.published import PublishedTraining
 from benchmarks.timing import OURS, blocks, compared, time_blocks
 from data.catalog import find_root, read_category
-from data.images import draw_jitter, load_images
+from data.images import load_images
 from data.natural import Files, find_natural_images
 from data.samples import InputError
 from models.detector import build_detector
 from training.features import describe_training_images
-from training.loop import batch_indices, natural_batches
+from training.loop import batch_indices, jitter_changes, natural_batches
 from training.steps import TERMS, Optimisation, TrainingStep, teacher_in
 from utils.devices import Compute, seed_everything
 from utils.options import dataset_path, image_size
@@ -55,12 +54,9 @@ class OurTraining:
         views = natural_batches(self.natural, size, self.options, steps, self.compute)
 
         def step() -> None:
-            number = next(numbers)
-            indices = batch_indices(
-                number, self.options.batch_size, len(self.images), self.options.seed
-            )
-            rng = np.random.default_rng((self.options.seed, number))
-            changes = draw_jitter(self.options.batch_size, rng)
+            number, size, seed = next(numbers), self.options.batch_size, self.options.seed
+            indices = batch_indices(number, size, len(self.images), seed)
+            changes = jitter_changes(number, size, seed)
             self.optimisation.set_learning_rate(number)
             self.sums += self.train_step(indices, changes, next(views))
 

@@ -120,9 +120,14 @@ def _eight_bit(image: Image.Image, path: Path) -> Image.Image:
     return Image.fromarray(((pixels + 128) // 257).astype(np.uint8))  # rounded
 
 
-def resize(image: Image.Image, size: Size) -> torch.Tensor:
-    """Resize an RGB image to `size` (height, width): uint8 (3, H, W)."""
-    resized = image.resize((size[1], size[0]), Image.Resampling.BILINEAR)
+def resize(
+    image: Image.Image, size: Size, box: tuple[float, float, float, float] | None = None
+) -> torch.Tensor:
+    """Resize an RGB image to `size` (height, width): uint8 (3, H, W).
+
+    Or only its part in a `box` (left, top, right, bottom), in pixels.
+    """
+    resized = image.resize((size[1], size[0]), Image.Resampling.BILINEAR, box)
     return torch.from_numpy(np.array(resized)).permute(2, 0, 1).contiguous()
 
 

@@ -13,6 +13,7 @@ import torch
 from PIL import Image
 from torch.utils.data import DataLoader, Dataset
 
+from data.draws import Draw, generator
 from data.images import Size, decode, resize
 from data.samples import InputError, is_image, noted
 from data.shards import Member, Shards, list_members, list_readable_members
@@ -20,7 +21,6 @@ from data.workers import PATIENCE, Reading, WorkerDied, leave_interrupts_to_pare
 
 PENALTY_GRAYSCALE = 0.3  # probabilities; source: EfficientAD, appendix A.3
 DISTILLATION_GRAYSCALE = 0.1
-STREAM = 1  # tells these random numbers from those of the product's images
 MOST_UNREADABLE = 0.05  # of the images asked for, before giving up
 JUDGED = 1000  # images: the share is that of at least so many, or a bad start would end a run
 NAMED = 10  # unreadable images that are named one by one
@@ -108,12 +108,17 @@ def hold_out_natural(
 
 
 def penalty_view(image: Image.Image, size: Size, rng: np.random.Generator) -> torch.Tensor:
-    """Resize to twice `size`, sometimes to grey, and cut the centre: uint8 (3, H, W)."""
+    """Resize to twice `size`, sometimes to grey, and cut the centre: uint8 (3, H, W).
+
+    Nothing but the centre is resized, in a third of the time: the pixels are the same, where a side
+    is odd to one grey level.
+    """
     height, width = size
     if rng.random() < PENALTY_GRAYSCALE:
         image = image.convert("L").convert("RGB")
     top, left = height // 2, width // 2
-    return resize(image, (2 * height, 2 * width))[:, top : top + height, left : left + width]
+    y, x = image.height / (2 * height), image.width / (2 * width)  # of the file's pixels in one
+    return resize(image, size, (left * x, top * y, (left + width) * x, (top + height) * y))
 
 
 def distillation_view(
@@ -206,7 +211,7 @@ class NaturalImages(Dataset):
         self.unreadable = Unreadable(allowed)
 
     def __getitem__(self, position: int):
-        rng = np.random.default_rng((self.seed, STREAM, position))
+        rng = generator(self.seed, Draw.NATURAL, position)
         for attempt in count():
             self.unreadable.ask()
             try:

@@ -5,10 +5,7 @@ import random
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from functools import lru_cache
 from pathlib import Path
-
-import numpy as np
 
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp", ".ppm", ".pgm")
 GOOD = "good"
@@ -68,12 +65,6 @@ class Category:
     def samples(self) -> list[Sample]:
         """All images, in the order of use."""
         return [*self.train, *self.validation, *self.test]
-
-
-@lru_cache(maxsize=2)  # a batch may lie in two epochs
-def permutation(seed: int, epoch: int, count: int) -> np.ndarray:
-    """Return the order of an epoch's images, or of whatever else there are `count`."""
-    return np.random.default_rng((seed, epoch)).permutation(count)
 
 
 def check_inside(path: Path, root: Path) -> None:

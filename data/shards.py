@@ -14,8 +14,9 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from data.draws import Draw, generator, permutation
 from data.images import decode
-from data.samples import InputError, is_image, permutation, require_file
+from data.samples import InputError, is_image, require_file
 
 LANES = 16  # shards that are read side by side: what a batch mixes
 SAMPLED = 5  # shards whose lengths are looked at in the beginning
@@ -109,10 +110,10 @@ class Shards:
         lane, place = position % self.lanes, position // self.lanes
         turn = place // self.length * self.lanes + lane
         epoch, rank = divmod(turn, len(self.shards))
-        shard = self.shards[permutation(seed, epoch, len(self.shards))[rank]]
+        shard = self.shards[permutation(seed, Draw.SHARD_ORDER, epoch, len(self.shards))[rank]]
         if not attempt and shard not in self.bad:
             members = self._open(shard)
-            start = np.random.default_rng((seed, turn)).integers(len(members))
+            start = generator(seed, Draw.SHARD_START, turn).integers(len(members))
             return members[(start + place % self.length) % len(members)]
         # what is drawn does not depend on when this process met a bad shard
         while (shard := self.shards[rng.integers(len(self.shards))]) in self.bad:

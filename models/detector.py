@@ -111,7 +111,8 @@ class Detector(nn.Module):
         inputs = [image, jittered] if natural is None else [image, jittered, natural]
         shared = self.student[:-1](torch.cat(inputs)).split([len(i) for i in inputs])
         as_teacher = self.half_of_student(shared[0], 0)
-        hard = hard_feature_loss((described - as_teacher).square())
+        # flat as it lies in memory, channels last: another order would be a copy
+        hard = hard_feature_loss((described - as_teacher).square().permute(0, 2, 3, 1))
         penalty = None
         if natural is not None:
             penalty = self.half_of_student(shared[2], 0).square().mean()

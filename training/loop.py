@@ -5,12 +5,12 @@ from collections.abc import Iterator
 from contextlib import closing
 from itertools import repeat
 
-import numpy as np
 import torch
 
+from data.draws import Draw, generator, permutation
 from data.images import Size, draw_jitter
 from data.natural import Files, NaturalImages, load_batches, penalty_view
-from data.samples import InputError, permutation
+from data.samples import InputError
 from data.shards import Shards
 from data.workers import WorkerDied
 from models.detector import Detector
@@ -26,7 +26,13 @@ from utils.runs import Run
 def batch_indices(step: int, batch_size: int, count: int, seed: int) -> list[int]:
     """Return which training images `step` sees: epochs of shuffled images without a gap."""
     positions = range(step * batch_size, (step + 1) * batch_size)
-    return [int(permutation(seed, p // count, count)[p % count]) for p in positions]
+    orders = [permutation(seed, Draw.ORDER, p // count, count) for p in positions]
+    return [int(order[p % count]) for order, p in zip(orders, positions, strict=True)]
+
+
+def jitter_changes(step: int, batch_size: int, seed: int) -> torch.Tensor:
+    """Return how the images that `step` sees are jittered, see `draw_jitter`."""
+    return draw_jitter(batch_size, generator(seed, Draw.JITTER, step))
 
 
 def natural_batches(
@@ -77,9 +83,8 @@ def fit(
         with teacher_in(compute.dtype, detector), closing(streamed), Interrupts() as interrupts:
             for views in streamed:
                 indices = batch_indices(done, count, len(images), seed)
-                changes = draw_jitter(count, np.random.default_rng((seed, done)))
                 optimisation.set_learning_rate(done)
-                log.add(train_step(indices, changes, views))
+                log.add(train_step(indices, jitter_changes(done, count, seed), views))
                 done += 1
                 bar.update()
                 if done % every == 0 or done == steps:  # reading the loss waits for the device

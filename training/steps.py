@@ -24,7 +24,7 @@ TERMS = ("hard", "autoencoder", "student_autoencoder", "penalty")
 
 def learning_rate(step: int, steps: int) -> float:
     """Return the learning rate at `step`. Source: EfficientAD, section 4."""
-    return LEARNING_RATE * (1.0 if step < DECAY_AT * steps else DECAY)
+    return LEARNING_RATE * (1.0 if step < int(DECAY_AT * steps) else DECAY)
 
 
 class Optimisation:
