@@ -13,6 +13,7 @@ import torch
 from PIL import Image
 
 from models.detector import Detector, build_detector
+from models.pdn import pdn_small
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 SHARED = REPOSITORY.parent / "shared"
@@ -113,6 +114,22 @@ def disagreeing_detector(model: str, size: tuple[int, int]) -> Detector:
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Begin with slow tests, and the longest, so that no process has one left in the end."""
     items.sort(key=lambda item: ("every_command" not in item.name, "slow" not in item.keywords))
+
+
+@pytest.fixture(scope="module")
+def teacher(tmp_path_factory) -> Path:
+    """A small teacher of random weights, in a published layout."""
+    path = tmp_path_factory.mktemp("teacher") / "teacher.pth"
+    torch.manual_seed(0)
+    torch.save(pdn_small().state_dict(), path)
+    return path
+
+
+@pytest.fixture(scope="module")
+def product(tmp_path_factory) -> Path:
+    root = tmp_path_factory.mktemp("data") / "bolt"
+    make_product(root)
+    return root
 
 
 @pytest.fixture

@@ -1,15 +1,9 @@
-"""inference.py and the sweep: every run, tables, seeds, maps of other people, failures."""
+"""inference.py: every run, tables, seeds, maps of other people, failures."""
 
 import csv
 import io
 import json
-import os
 import shutil
-import signal
-import subprocess
-import sys
-import time
-from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -19,10 +13,10 @@ import torch
 from sklearn.metrics import roc_auc_score
 
 import inference
-import main
 from data.samples import InputError
 from models.pdn import pdn_small
 from tests.conftest import REPOSITORY, SIZE, fill, make_mvtec_ad, make_product
+from tests.running_main import run_main
 from utils.devices import supports
 from utils.presets import parse
 from utils.runs import Run
@@ -45,10 +39,6 @@ def world(tmp_path_factory) -> Path:
         ad = ["--dataset", "mvtec_ad", "--mvtec_ad_path", f"{world}/ad", "--subdataset", "bottle"]
         run_main(*ad, *common)
     return world
-
-
-def run_main(*argv: str) -> None:
-    main.main(parse(main.get_parser(), list(argv)))
 
 
 def run_inference(*argv: str) -> int:
@@ -196,115 +186,3 @@ def test_our_own_maps_measured_from_disk_give_our_own_numbers(world, capsys):
     direct = json.loads(capsys.readouterr().out)
     run_inference(world / "output0", "--format", "json", "--maps_dir", maps)
     assert json.loads(capsys.readouterr().out) == direct
-
-
-def sweep(world: Path, output: Path, *more: str, **environment: str):
-    line = [REPOSITORY / "sweep.sh", "mvtec_ad", world / "two", *TINY, *more]
-    line += ["--weights", world / "teacher.pth", "--output_dir", output]
-    variables = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHON": sys.executable, **environment}
-    return subprocess.run(
-        list(map(str, line)), capture_output=True, text=True, env=variables, check=False
-    )
-
-
-@pytest.mark.slow
-def test_a_sweep_skips_what_is_finished_and_outlives_a_failure(world, tmp_path):
-    for name in ("bottle", "cable", "tile"):
-        make_mvtec_ad(world / "two", name)
-    victim = world / "two" / "cable" / "train" / "good" / "001.png"
-    whole = victim.read_bytes()
-    victim.write_bytes(whole[:100])
-    first = sweep(world, tmp_path / "out", GPUS="0,1")
-    assert first.returncode == 1
-    assert "failed: cable" in first.stderr
-    assert [name in first.stdout for name in ("bottle", "cable", "tile")] == [True, False, True]
-
-    victim.write_bytes(whole)
-    trained = Run(tmp_path / "out", "mvtec_ad", "tile").detector_file
-    before = trained.stat().st_mtime_ns
-    second = sweep(world, tmp_path / "out")
-    assert second.returncode == 0, second.stderr
-    assert "tile: finished already" in second.stderr
-    assert trained.stat().st_mtime_ns == before
-    assert [name in second.stdout for name in ("bottle", "cable", "tile")] == [True] * 3
-    assert second.stdout.splitlines()[-1].startswith("mean")
-
-
-@pytest.mark.slow
-@pytest.mark.usefixtures("interruptible")
-@pytest.mark.parametrize("loading", [False, True])
-def test_an_interrupted_sweep_stops_its_training_and_goes_on_later(world, tmp_path, loading):
-    """A terminal sends Ctrl-C to all processes: the sweep waits for what they save."""
-    make_mvtec_ad(tmp_path / "data", "bottle")
-    line = [
-        REPOSITORY / "sweep.sh",
-        "mvtec_ad",
-        tmp_path / "data",
-        *TINY,
-        "--train_steps",
-        "100000",
-    ]
-    line += ["--weights", world / "teacher.pth", "--output_dir", tmp_path / "out"]
-    variables = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHON": sys.executable}
-    run = Run(tmp_path / "out", "mvtec_ad", "bottle")
-    process = subprocess.Popen(
-        list(map(str, line)),
-        stderr=subprocess.PIPE,
-        text=True,
-        env=variables,
-        start_new_session=True,
-    )
-    try:
-        deadline = time.monotonic() + 120
-        while not (process.stderr.readline() if loading else run.losses_file.exists()):
-            assert process.poll() is None, process.stderr.read()
-            assert time.monotonic() < deadline
-            time.sleep(0.05)
-        time.sleep(1)
-        os.killpg(process.pid, signal.SIGINT)
-        _, errors = process.communicate(timeout=120)  # until all that write to it have ended
-    finally:
-        with suppress(ProcessLookupError):
-            os.killpg(process.pid, signal.SIGKILL)
-    assert process.returncode == 130
-    assert errors.endswith("interrupted: the same command goes on from here\n")
-    if not loading:
-        assert " --resume\ninterrupted: the same command" in errors
-        assert run.checkpoint_file.exists()
-
-
-@pytest.mark.slow
-def test_a_sweep_over_one_product_checks_it(tmp_path):
-    make_product(tmp_path / "bolt")
-    line = [REPOSITORY / "sweep.sh", "folder", tmp_path / "bolt", "--check", *TINY]
-    variables = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHON": sys.executable}
-    done = subprocess.run(
-        list(map(str, line)),
-        capture_output=True,
-        text=True,
-        env=variables,
-        cwd=tmp_path,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr
-    assert done.stdout == "ready: bolt, 5 training, 1 validation and 4 test images\n"
-
-
-def test_a_sweep_without_room_for_its_claims_starts_nothing(tmp_path):
-    make_product(tmp_path / "bolt")
-    command = [str(REPOSITORY / "sweep.sh"), "folder", str(tmp_path / "bolt"), "--check"]
-    variables = {**os.environ, "PYTHON": sys.executable, "TMPDIR": str(tmp_path / "gone")}
-    done = subprocess.run(command, capture_output=True, text=True, env=variables, check=False)
-    assert done.returncode == 1
-    assert done.stderr.count("\n") == 1
-    assert str(tmp_path / "gone") in done.stderr
-
-
-@pytest.mark.parametrize("line", [[], ["mvtec_ad"], ["mvtec_ad", "nowhere"], ["imagenet", "."]])
-def test_a_sweep_with_wrong_arguments_exits_2(line):
-    variables = {**os.environ, "PYTHON": sys.executable}
-    command = [str(REPOSITORY / "sweep.sh"), *line]
-    done = subprocess.run(command, capture_output=True, text=True, env=variables, check=False)
-    assert done.returncode == 2
-    assert done.stderr.strip()
-    assert "Traceback" not in done.stderr

@@ -1,21 +1,15 @@
-"""The natural-image stream: what an item depends on, broken files, the two views, resuming."""
+"""The natural-image stream: what an item depends on, resuming, held-out images, the two views."""
 
-import multiprocessing
-import os
-import signal
-import warnings
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
-from torch.utils.data import DataLoader
 
 from data.images import decode
 from data.natural import (
     Files,
-    NaturalImages,
     distillation_view,
     find_natural_images,
     hold_out_natural,
@@ -23,39 +17,7 @@ from data.natural import (
     penalty_view,
 )
 from data.samples import InputError
-from data.workers import WorkerDied
-
-SIZE = (24, 32)  # height, width
-
-
-class FixedDraw:
-    """Stand in for a generator whose every draw is `value`."""
-
-    def __init__(self, value: float):
-        self.value = value
-
-    def random(self) -> float:
-        return self.value
-
-
-def photo(seed: int, size: tuple[int, int] = (40, 60)) -> Image.Image:
-    pixels = np.random.default_rng(seed).integers(0, 256, (*size, 3))
-    return Image.fromarray(pixels.astype(np.uint8))
-
-
-@pytest.fixture
-def folder(tmp_path) -> Path:
-    """Make seven images in two classes."""
-    for index in range(7):
-        place = tmp_path / "natural" / f"n{index % 2}"
-        place.mkdir(parents=True, exist_ok=True)
-        photo(index).save(place / f"{index}.png")
-    return tmp_path / "natural"
-
-
-def stream(folder: Path, seed: int = 4) -> NaturalImages:
-    return NaturalImages(find_natural_images(folder), SIZE, seed, penalty_view)
-
+from tests.data.photos import SIZE, FixedDraw, photo, stream
 
 # Files
 
@@ -143,91 +105,6 @@ def test_an_item_takes_nothing_from_the_global_generator(folder):
     assert torch.equal(torch.rand(3), expected)
 
 
-# Broken files
-
-
-def test_a_corrupt_file_is_skipped_with_a_warning(folder):
-    good = {
-        penalty_view(decode(path), SIZE, FixedDraw(grey)).numpy().tobytes()
-        for path in find_natural_images(folder).members()
-        for grey in (0.0, 1.0)
-    }
-    broken = folder / "n1" / "broken.jpg"
-    broken.write_bytes(b"\xff\xd8 cut short")
-    images = stream(folder)
-    with pytest.warns(UserWarning, match=r"skipped: .*broken\.jpg"):
-        items = [images[i] for i in range(40)]
-    assert all(item.numpy().tobytes() in good for item in items)
-
-
-def test_good_files_give_no_warning(folder):
-    with warnings.catch_warnings():
-        warnings.simplefilter("error")
-        assert stream(folder)[0].shape == (3, *SIZE)
-
-
-def test_a_skipped_file_leaves_the_stream_repeatable(folder):
-    (folder / "n1" / "broken.jpg").write_bytes(b"")
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        first = [stream(folder)[i] for i in range(20)]
-        again = [stream(folder)[i] for i in reversed(range(20))]
-    assert all(torch.equal(a, b) for a, b in zip(first, reversed(again), strict=True))
-
-
-@pytest.mark.filterwarnings("ignore:skipped")
-def test_nothing_but_corrupt_files_is_an_input_error(folder):
-    for path in find_natural_images(folder).members():
-        path.write_text("not a picture")
-    with pytest.raises(InputError, match=r"51 of 51 reads .*\.png"):
-        stream(folder)[0]
-
-
-def broken_stream(folder: Path, allowed: float) -> NaturalImages:
-    """One of eight files is broken."""
-    (folder / "n1" / "broken.jpg").write_bytes(b"")
-    return NaturalImages(find_natural_images(folder), SIZE, 4, penalty_view, allowed)
-
-
-@pytest.mark.filterwarnings("ignore:skipped")
-@pytest.mark.parametrize("workers", [0, 2])
-def test_more_unreadable_images_than_allowed_end_the_stream(folder, workers):
-    images = broken_stream(folder, 0.05)
-    first = r"5\d" if workers else "51"  # both processes may read one too many at once
-    with pytest.raises(InputError, match=rf"{first} of \d+ reads .* share of 0\.05; .*broken"):
-        list(load_batches(images, 4, range(200), workers))
-    assert images.unreadable.number >= 51
-
-
-@pytest.mark.filterwarnings("ignore:skipped")
-@pytest.mark.parametrize("workers", [0, 2])
-def test_the_allowed_share_is_skipped_and_counted(folder, workers):
-    images = broken_stream(folder, 0.3)
-    draws = []
-    for position in range(400):
-        rng = np.random.default_rng((4, 1, position))
-        while images.source.pick(position, 0, 4, rng).name == "broken.jpg":
-            draws.append(position)
-    assert len(list(load_batches(images, 4, range(100), workers))) == 100
-    assert images.unreadable.number == len(draws) > 30
-    assert images.unreadable.asked.value == 400 + len(draws)
-
-
-def test_not_even_one_may_be_forbidden(folder):
-    images = broken_stream(folder, 0)
-    with pytest.raises(InputError, match="1 of"):
-        [images[i] for i in range(100)]
-
-
-def test_only_the_first_unreadable_images_are_named(folder):
-    images = broken_stream(folder, 0.3)
-    with warnings.catch_warnings(record=True) as caught:
-        warnings.simplefilter("always")
-        for position in range(200):
-            images[position]
-    assert len(caught) == 10 < images.unreadable.number
-
-
 # Several processes, held-out images
 
 
@@ -252,44 +129,6 @@ def test_held_out_images_are_not_trained_on(folder):
 def test_one_image_cannot_be_split(folder):
     with pytest.raises(InputError, match="only image"):
         hold_out_natural(Files(find_natural_images(folder).members()[:1]), seed=0)
-
-
-@pytest.mark.parametrize("workers", [0, 1])
-def test_a_workers_error_is_one_line(folder, workers):
-    for path in find_natural_images(folder).members():
-        path.write_text("not a picture")
-    with warnings.catch_warnings(), pytest.raises(InputError, match="51 of 51 reads") as caught:
-        warnings.simplefilter("ignore")
-        list(load_batches(stream(folder), 2, range(1), workers))
-    assert "\n" not in str(caught.value)
-    assert "Traceback" not in str(caught.value)
-    assert not multiprocessing.active_children()  # or Python would wait for them at its exit
-
-
-def test_a_worker_killed_while_it_sends_is_no_error_of_a_connection(folder, monkeypatch):
-    """The connection is lost a moment before its process is gone."""
-    begin = DataLoader.__iter__
-
-    def cut_off(loader):
-        batches = begin(loader)
-        yield next(batches)
-        os.kill(multiprocessing.active_children()[0].pid, signal.SIGKILL)
-        raise ConnectionResetError(104, "Connection reset by peer")
-
-    monkeypatch.setattr(DataLoader, "__iter__", cut_off)
-    batches = load_batches(stream(folder), 2, range(100), workers=1)
-    assert len(next(batches)) == 2
-    with pytest.raises(WorkerDied, match="was killed"):
-        next(batches)
-
-
-def test_an_error_of_this_process_is_not_laid_on_the_workers(folder, monkeypatch):
-    def fail(loader):
-        raise OSError(24, "Too many open files")
-
-    monkeypatch.setattr(DataLoader, "__iter__", fail)
-    with pytest.raises(OSError, match="Too many open files"):
-        next(load_batches(stream(folder), 2, range(2), workers=1))
 
 
 def test_loading_takes_nothing_from_the_global_generator(folder):

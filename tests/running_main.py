@@ -1,0 +1,17 @@
+"""What tests of main.py share: a short run, and how it is called."""
+
+from pathlib import Path
+
+import main
+from utils.presets import parse
+
+TINY = ["--train_steps", "3", "--image_size", "64", "--workers", "1", "--device", "cpu"]
+
+
+def arguments(product: Path, teacher: Path, output: Path, *more: str) -> list[str]:
+    own = ["--dataset", "folder", "--folder_path", str(product), "--weights", str(teacher)]
+    return [*own, "--output_dir", str(output), *TINY, *more]
+
+
+def run_main(*argv: str) -> None:
+    main.main(parse(main.get_parser(), list(argv)))

@@ -1,0 +1,72 @@
+"""What tests of the training loop share: a short training, and what it leaves."""
+
+import argparse
+import csv
+from pathlib import Path
+
+import torch
+
+from models.detector import build_detector
+from models.pdn import pdn_small
+from training.features import describe_training_images
+from training.loop import fit
+from utils.devices import Compute
+from utils.runs import Run
+
+COMPUTE = Compute(torch.device("cpu"))
+SIZE = (64, 72)
+
+
+def options(**changes) -> argparse.Namespace:
+    defaults = {
+        "train_steps": 6,
+        "batch_size": 1,
+        "seed": 5,
+        "workers": 0,
+        "checkpoint_every": "1m",
+    }
+    return argparse.Namespace(**defaults | changes)
+
+
+def run_in(folder: Path) -> Run:
+    run = Run(folder, "demo", "kit")
+    run.folder.mkdir(parents=True)
+    return run
+
+
+def some_images(count: int = 4) -> torch.Tensor:
+    generator = torch.Generator().manual_seed(0)
+    return torch.randint(0, 256, (count, 3, *SIZE), dtype=torch.uint8, generator=generator)
+
+
+def new_detector():
+    torch.manual_seed(1)
+    teacher = pdn_small()
+    for parameter in teacher.parameters():
+        parameter.data *= 2
+    detector = build_detector("glae", "small", SIZE, teacher.eval())
+    describe_training_images(detector, some_images(), COMPUTE, budget=0)
+    return detector
+
+
+def fit_to(detector, run: Run, natural=None, compute: Compute = COMPUTE, **changes) -> None:
+    """Train on some images with the teacher's features kept, as main.py does."""
+    images = some_images().to(compute.device)
+    features = describe_training_images(detector, images, compute, budget=64)
+    assert features is not None
+    fit(detector, images, features, natural, run, options(**changes), compute)
+
+
+def train(folder: Path, natural=None, **changes):
+    run, detector = run_in(folder), new_detector()
+    fit_to(detector, run, natural, **changes)
+    return run, detector
+
+
+def same(a: dict, b: dict) -> bool:
+    return all(torch.equal(a[key], b[key]) for key in a)
+
+
+def losses_of(run: Run) -> list[dict]:
+    with run.losses_file.open() as file:
+        return list(csv.DictReader(file))
