@@ -1,20 +1,30 @@
 #!/usr/bin/env bash
 # Train and evaluate every category of a dataset, then print one table.
 #
-#   ./sweep.sh DATASET PATH [options for main.py]
-#   GPUS=0,1,2 ./sweep.sh mvtec_ad path/mvtec_ad --output_dir output_seed1 --seed 1
+# usage: ./sweep.sh DATASET PATH [options for main.py]
 #
-# Categories that are finished are skipped, interrupted ones go on, a failed one does not stop the
-# rest. With --check, main.py says of each whether it could be trained.
+# DATASET is mvtec_loco, mvtec_ad, visa, folder (one product, or a folder of several) or demo; PATH is
+# where it lies. Categories that are finished are skipped, interrupted ones go on, a failed one does
+# not stop the rest. With --check, main.py says of each whether it could be trained.
 #
-# Exit status: 0 when all succeeded, 1 when one failed, 2 for wrong arguments, 130 when
-# interrupted. PYTHON names the interpreter.
+# GPUS=0,1,2 trains one category on each of these GPUs at a time. PYTHON names the interpreter.
+# Exit status: 0 when all succeeded, 1 when one failed, 2 for wrong arguments, 130 when interrupted.
+#
+# examples:
+#   ./sweep.sh mvtec_loco path/mvtec_loco --model_size small
+#   GPUS=0,1,2 ./sweep.sh mvtec_ad path/mvtec_ad --model_size small --seed 2 --output_dir output_seed2
 set -uo pipefail
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 python=${PYTHON:-python3}
 
+case ${1:-} in
+    -h | --help)
+        sed -n '2,/^[^#]/ s/^# \{0,1\}//p' "$0" # the lines above
+        exit 0
+        ;;
+esac
 if [ $# -lt 2 ]; then
-    echo "usage: $0 DATASET PATH [options for main.py]" >&2
+    echo "usage: $0 DATASET PATH [options for main.py]; $0 --help tells more" >&2
     exit 2
 fi
 dataset=$1 path=$2

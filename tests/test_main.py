@@ -218,3 +218,14 @@ def test_mvtec_ad_and_a_rectangular_image_size_work_with_efficientad(teacher, tm
     run_main(*own, str(teacher), *TINY, *more, "--output_dir", str(tmp_path / "out"))
     metrics = json.loads(Run(tmp_path / "out", "mvtec_ad", "bottle").metrics_file.read_text())
     assert 0 <= metrics["au_pro"] <= 1
+
+
+def test_what_the_missing_penalty_costs_is_told_once_when_training_begins(
+    product, teacher, tmp_path, capsys
+):
+    line = arguments(product, teacher, tmp_path)
+    notes = []
+    for more in (["--check"], [], ["--resume"], ["--overwrite"]):
+        run_main(*line, *more)
+        notes.append(capsys.readouterr().err.count("without the penalty"))
+    assert notes == [0, 1, 0, 1]

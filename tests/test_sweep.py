@@ -135,3 +135,16 @@ def test_a_sweep_with_wrong_arguments_exits_2(line):
     assert done.returncode == 2
     assert done.stderr.strip()
     assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize("option", ["-h", "--help"])
+def test_a_sweep_explains_itself(option):
+    done = subprocess.run(
+        [REPOSITORY / "sweep.sh", option], capture_output=True, text=True, check=True
+    )
+    lines = done.stdout.splitlines()
+    assert lines[0].startswith("Train and evaluate every category")
+    assert lines[-3] == "examples:"
+    assert all("./sweep.sh" in line for line in lines[-2:])
+    assert "GPUS=" in done.stdout
+    assert "set -uo" not in done.stdout

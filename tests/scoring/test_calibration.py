@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.nn import functional as F
 
 from data.samples import InputError
@@ -231,3 +232,13 @@ def test_an_image_that_cannot_be_read_is_named(detector, paths):
     with pytest.raises(InputError) as caught:
         calibrate(detector, paths, SIZE, WORKERS, COMPUTE)
     assert str(paths[4]) in str(caught.value)
+
+
+def test_on_an_apple_gpu_sums_are_taken_on_the_cpu():
+    """It has no float64; tensors without memory play its part."""
+    moments = ChannelMoments()
+    with FakeTensorMode():
+        moments.add(torch.empty(2, CHANNELS, 3, 4, device="mps"))
+    assert moments.total.device == moments.squares.device == torch.device("cpu")
+    assert moments.total.dtype == torch.float64
+    assert moments.count == 24

@@ -13,13 +13,14 @@ from tests.training.fitting import (
     fit_to,
     losses_of,
     new_detector,
+    options,
     run_in,
     same,
     some_images,
     train,
 )
 from training import loop
-from training.loop import batch_indices, jitter_changes
+from training.loop import batch_indices, jitter_changes, natural_batches
 from training.steps import Optimisation, learning_rate
 from utils.devices import Compute
 
@@ -46,6 +47,26 @@ def test_order_and_jitter_are_drawn_from_streams_of_their_own(monkeypatch):
         jitter_changes(number, 1, seed=987)
     assert len(entropies) == len(set(entropies)) == 8
     assert {entropy[0] for entropy in entropies} == {987}
+
+
+@pytest.mark.parametrize(("device", "pinned"), [("cpu", False), ("mps", False), ("cuda", True)])
+@pytest.mark.parametrize(("workers", "prefetched"), [(0, None), (2, 8)])
+def test_batches_are_pinned_for_the_device_in_use_and_fetched_ahead(
+    natural, monkeypatch, device, pinned, workers, prefetched
+):
+    """Not where a GPU merely exists: --device cpu has no use for pinned memory."""
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    asked = []
+
+    def noted(*_, **how):
+        asked.append(how)
+        return []
+
+    monkeypatch.setattr("data.natural.DataLoader", noted)
+    compute = Compute(torch.device(device))
+    list(natural_batches(natural, (64, 64), options(workers=workers), range(3), compute))
+    assert asked[0]["pin_memory"] is pinned
+    assert asked[0]["prefetch_factor"] == prefetched
 
 
 @pytest.mark.parametrize("steps", [1, 2, 10, 19, 20, 100, 65000, 70000])

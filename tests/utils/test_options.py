@@ -5,11 +5,13 @@ from pathlib import Path
 import pytest
 import yaml
 
+import benchmark
 import inference
 import main
 import pretrain
 from data.samples import InputError
 from tests.conftest import REPOSITORY
+from training.preparation import check
 from utils.options import resolved
 from utils.presets import parse
 
@@ -96,7 +98,7 @@ def test_a_preset_that_is_not_there_is_named():
 def test_every_fault_is_reported_at_once():
     options = options_of("--train_steps", "0", "--batch_size", "-1", "--image_size", "8")
     with pytest.raises(InputError) as error:
-        main.check(options)
+        check(options)
     for named in ("--train_steps", "--batch_size", "--image_size", "61"):
         assert named in str(error.value)
 
@@ -111,3 +113,15 @@ def test_every_option_has_a_place_in_the_help(script):
     text = script.get_parser().format_help()
     assert "--device" in text
     assert "(default: None)" not in text
+
+
+@pytest.mark.parametrize("script", [main, inference, pretrain, benchmark], ids=lambda s: s.__name__)
+def test_help_ends_with_two_examples_that_are_commands_of_the_script(script):
+    lines = script.get_parser().format_help().rstrip().splitlines()
+    assert lines[-3] == "examples:"
+    for line in lines[-2:]:
+        assert line.startswith("  ")
+        words = line.split()
+        place = words.index(f"{script.__name__}.py")
+        assert words[0] in ("python3", "torchrun")
+        parse(script.get_parser(), words[place + 1 :])
