@@ -1,5 +1,6 @@
-"""Every command that the README shows works as written, on miniature data."""
+"""Every command that README and docs show works as written, on miniature data."""
 
+import importlib
 import json
 import os
 import re
@@ -14,7 +15,10 @@ import torch
 from safetensors.torch import load_file, save_file
 from torchvision.models import get_model, vgg16
 
+import benchmark
+import inference
 import main
+import pretrain
 from models.backbone import published_weights
 from models.pdn import pdn_medium, pdn_small
 from tests.conftest import (
@@ -27,8 +31,13 @@ from tests.conftest import (
 )
 
 README = (REPOSITORY / "README.md").read_text()
-BLOCKS = re.findall(r"```sh\n(.*?)```", README, re.DOTALL)
+DOCS = {path.name: path.read_text() for path in sorted((REPOSITORY / "docs").glob("*.md"))}
+TEXT = "\n".join((README, *DOCS.values()))  # in the order in which the commands are run
+BLOCKS = re.findall(r"```sh\n(.*?)```", TEXT, re.DOTALL)
 COMMANDS = [line.split("  #")[0].strip() for block in BLOCKS for line in block.splitlines()]
+# What is added to a file of the project, which the first line names.
+ADDITIONS = re.findall(r"```python\n# (\S+)\n(.*?)```", TEXT, re.DOTALL)
+ELSEWHERE = {"--help", "--nproc_per_node"}  # options that are not of one of our scripts alone
 # What is appended so that minutes become seconds; the last of two equal options wins.
 SMALLER = {
     "main.py": "--train_steps 2 --image_size 64 --workers 1",
@@ -60,6 +69,11 @@ def home(tmp_path_factory) -> Path:
     make_visa(home / "VisA", "pcb1")
     make_product(home / "my_product")
     fill(home / "path" / "imagenet" / "n0", 4)
+    fill(home / "path" / "sorted" / "bolt" / "ok", 21)
+    fill(home / "path" / "sorted" / "bolt" / "bad", 2, stain=True)
+    for name, code in ADDITIONS:
+        with (home / name).open("a") as file:
+            file.write(f"\n{code}")
     torch.manual_seed(0)
     torch.save(pdn_small().state_dict(), home / "path" / "your_model.pth")
     torch.save(pdn_medium().state_dict(), home / "path" / "teacher_medium.pth")
@@ -90,7 +104,7 @@ def run(command: str, home: Path) -> subprocess.CompletedProcess:
 
 
 def shown(script: str) -> list[str]:
-    """Return the README's commands of one script, in its order."""
+    """Return the commands of one script, in their order."""
     return [command for command in COMMANDS if script_of(command) == script]
 
 
@@ -101,7 +115,7 @@ def test_the_readme_opens_with_the_two_commands():
 
 def test_every_command_is_of_a_kind_that_is_tested_here():
     others = [command for command in COMMANDS if script_of(command) is None]
-    assert [c.split()[0] for c in others] == ["make", "make", "python3", ".", "pip"]
+    assert [c.split()[0] for c in others] == ["make", "make"]
 
 
 def test_make_demo_runs_the_demos_own_command():
@@ -111,11 +125,33 @@ def test_make_demo_runs_the_demos_own_command():
     assert "python main.py --dataset demo" in dry.stdout
 
 
-def test_what_the_readme_says_of_options_is_so():
-    known = main.get_parser().format_help()
-    table = README.split("| option | meaning")[1].split("\n\n")[0]
-    for option in re.findall(r"`(--\w+)", table):
-        assert option in known
+def test_a_reader_finds_everything_in_150_lines():
+    assert len(README.splitlines()) <= 150
+    for name in re.findall(r"\]\((docs/\S+?)\)", README):
+        assert (REPOSITORY / name).is_file()
+    assert all(f"(docs/{name})" in README for name in DOCS)
+
+
+def test_every_option_that_is_named_is_one():
+    known = {"--sorted_path"}  # of the reader that docs/research.md adds
+    for parser in (main.get_parser(), inference.get_parser(), pretrain.get_parser()):
+        known |= parser._option_string_actions.keys()
+    for command in ("train", "inference", "evaluation"):
+        subparsers = benchmark.get_parser()._subparsers._group_actions[0]
+        known |= subparsers.choices[command]._option_string_actions.keys()
+    named = set(re.findall(r"(?<![\w-])--[a-z]\w+", TEXT))
+    assert named - known - ELSEWHERE == set()
+    assert len(named) > 40
+
+
+def test_the_constants_that_are_named_are_where_that_is_said():
+    table = DOCS["research.md"].partition("## Change a number")[2].partition("##")[0]
+    places = re.findall(r"((?:`[A-Z_]+`(?:, )?)+) in `([\w/.]+)`", table)
+    assert len(places) == 8
+    for names, file in places:
+        module = importlib.import_module(file.removesuffix(".py").replace("/", "."))
+        for name in re.findall("[A-Z_]+", names):
+            assert hasattr(module, name), (name, file)
 
 
 @pytest.mark.parametrize("file", sorted((REPOSITORY / "benchmarks").glob("*_*.json")), ids=str)
@@ -124,7 +160,8 @@ def test_the_table_of_speeds_shows_what_was_measured(file):
     unit = {"train": "step", "inference": "image"}[result["benchmark"]]
     ours, theirs = (1000 * way[f"seconds_per_{unit}"] for way in (result, result["published"]))
     ratio = f"{result['ratio']:.2f} ({result['ratio_min']:.2f}–{result['ratio_max']:.2f})"
-    assert f"| {ours:.0f} | {theirs:.0f} | {ratio} | {result['share_of_matmul']:.0%}"[:-1] in README
+    row = f"| {ours:.0f} | {theirs:.0f} | {ratio} | {result['share_of_matmul']:.0%}"
+    assert row[:-1] in DOCS["speed.md"]
 
 
 def provide_downloads(home: Path) -> None:
@@ -137,14 +174,19 @@ def provide_downloads(home: Path) -> None:
 
 
 @pytest.mark.slow
-def test_every_command_shown_works_in_the_readmes_order(home):
+def test_every_command_shown_works_in_its_order(home):
     provide_downloads(home)
     count = 0
+    assert [name for name, _ in ADDITIONS] == [
+        "data/sorted.py",
+        "data/catalog.py",
+        "models/autoencoder.py",
+    ]
     for command in filter(script_of, COMMANDS):
         script = script_of(command)
         if "output_seed0" in command:  # the reader has trained two seeds
-            shutil.copytree(home / "output", home / "output_seed0", dirs_exist_ok=True)
-            shutil.copytree(home / "output", home / "output_seed1", dirs_exist_ok=True)
+            for seed in ("output_seed0", "output_seed1"):
+                shutil.copytree(home / "output", home / seed)
         if "--maps_dir" in command:
             maps = home / "output" / "anomaly_maps" / "mvtec_ad"
             shutil.copytree(maps, home / "path" / "maps", dirs_exist_ok=True)
