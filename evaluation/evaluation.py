@@ -56,7 +56,8 @@ def write_maps(scorer: Scorer, category: Category, size: Size, workers: int, fol
             begun = time.perf_counter()
             _, maps = scorer.score(batch, sizes)
             synchronise(compute.device)
-            seconds.append((time.perf_counter() - begun) / len(batch))
+            if len(batch) == compute.scoring_batch_size or not seconds:  # a smaller one is new
+                seconds.append((time.perf_counter() - begun) / len(batch))
             yield from ((map_path(folder, next(samples)), scores) for scores in maps)
 
     def write(pair: tuple[Path, torch.Tensor]) -> None:

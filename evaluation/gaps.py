@@ -1,7 +1,5 @@
 """What a test set lacks, in words, where a table can only show a dash."""
 
-from collections.abc import Sequence
-
 from evaluation.evaluation import LOCO_SUBSETS
 
 
@@ -23,16 +21,4 @@ def gaps(measured: dict, saturated: bool) -> list[str]:
     elif saturated:
         present = [kind for kind in LOCO_SUBSETS if kind in image_aurocs]
         found += [f"no masks of {kind}" for kind in present if pixel_aurocs.get(kind) is None]
-    return found
-
-
-def explain_gaps(runs: Sequence[dict[str, dict]], saturated: bool, has_gap) -> list[str]:
-    """Return a line for each category of several runs that `has_gap`, then for their mean."""
-    lines = {}
-    for name, measured in ((n, m) for categories in runs for n, m in categories.items()):
-        if has_gap(measured):
-            lines[name] = f"{name}: {', '.join(gaps(measured, saturated)) or 'not measured'}"
-    found = list(lines.values())
-    if len({frozenset(categories) for categories in runs}) > 1:
-        found.append("mean: the runs are of different categories")
     return found

@@ -17,7 +17,7 @@ import tabulate
 from data.catalog import DATASETS
 from data.samples import InputError
 from evaluation.evaluation import LOCO_SUBSETS
-from evaluation.gaps import explain_gaps
+from evaluation.gaps import gaps
 from evaluation.image_metrics import mean
 from evaluation.localization import SPRO_LIMITS
 from utils.files import written_aside
@@ -68,13 +68,13 @@ SPRO_COLUMNS: dict[str, Getter] = {
         for subset in SUBSETS
     },
 }
-COLUMNS = ("headline", "all")
-LIMIT = 0.05  # of sPRO, what papers report
+COLUMN_CHOICES = ("headline", "all")
+HEADLINE_LIMIT = 0.05  # of sPRO, what papers report
 # What a terminal of 100 columns has room for; csv and json have every column.
 HEADLINE = {
     "AUROC pooled",
     *(f"AUROC {_short(subset)}" for subset in SUBSETS),
-    *(f"sPRO {LIMIT} {_short(subset)}" for subset in SUBSETS),
+    *(f"sPRO {HEADLINE_LIMIT} {_short(subset)}" for subset in SUBSETS),
 }
 
 
@@ -84,7 +84,7 @@ def columns(dataset: str) -> dict[str, Getter]:
 
 
 def shown_columns(dataset: str, which: str) -> list[str]:
-    """Return the names of the `which` COLUMNS; there is room for all where there are no subsets."""
+    """Return the columns of one of COLUMN_CHOICES; where there are no subsets all have room."""
     names = list(columns(dataset))
     if which == "all" or not DATASETS[dataset].saturated:
         return names
@@ -192,8 +192,8 @@ def _cell(values: list[float | None], style: str) -> str:
 def formatted(tables: dict[str, list[dict[str, Row]]], style: str, which: str = "headline") -> str:
     """Return all tables in one of FORMATS; a dataset maps to one dict of rows for each run.
 
-    csv and json have all columns and the mean; the others the `which` COLUMNS, and no mean of one
-    category.
+    csv and json have all columns and the mean; the others the columns of `which`, one of
+    COLUMN_CHOICES, and no mean of one category.
     """
     if style == "csv":
         return as_csv(tables).rstrip()
@@ -235,11 +235,14 @@ def print_tables(runs: Iterable[Results], style: str, which: str = "headline") -
 def _notes(dataset: str, runs: list[dict[str, dict]], which: str) -> list[str]:
     """Return why a dataset's table has dashes, a line for each category that has some."""
     getters = [columns(dataset)[name] for name in shown_columns(dataset, which)]
-
-    def has_gap(measured: dict) -> bool:
-        return any(get(measured) is None for get in getters)
-
-    return explain_gaps(runs, DATASETS[dataset].saturated, has_gap)
+    notes = {}
+    for category, measured in ((c, m) for categories in runs for c, m in categories.items()):
+        if any(get(measured) is None for get in getters):
+            why = gaps(measured, DATASETS[dataset].saturated) or ["not measured"]
+            notes[category] = f"{category}: {', '.join(why)}"
+    if len({frozenset(categories) for categories in runs}) > 1:
+        notes[MEAN] = f"{MEAN}: the runs are of different categories"
+    return list(notes.values())
 
 
 def main(outputs: list[str]) -> int:
