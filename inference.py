@@ -14,7 +14,7 @@ from pathlib import Path
 from data.catalog import DATASETS, find_root, read_category
 from data.samples import Category, InputError, report_faults
 from evaluation.evaluation import check_maps, evaluate, measure
-from evaluation.tables import COLUMNS, FORMATS, Results, print_tables, write_csv
+from evaluation.tables import COLUMN_CHOICES, FORMATS, Results, print_tables, write_csv
 from utils.commands import run_command
 from utils.devices import Compute, pick_compute, supports
 from utils.options import (
@@ -51,7 +51,7 @@ def get_parser() -> Parser:
     )
     parser.add_argument("--format", choices=FORMATS, default="simple", help="of the table")
     text = "of the table; csv and json always have all"
-    parser.add_argument("--columns", choices=COLUMNS, default="headline", help=text)
+    parser.add_argument("--columns", choices=COLUMN_CHOICES, default="headline", help=text)
     add_dataset_options(parser, default=None)
     as_trained = "that of the training where the hardware can"
     add_machine_options(parser, workers=os.cpu_count(), auto=as_trained)

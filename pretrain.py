@@ -166,7 +166,7 @@ def distil(
         if options.cached_views:
             source = Cached(train, features, options)
         else:
-            source = Streamed(train, features, options, pinned=compute.device.type == "cuda")
+            source = Streamed(train, features, options, pinned=compute.on_cuda)
         state = State(Pupils(options.model_size, source.padding, options.seed), options, compute)
         with resumable():
             fit(state, source, compute, processes)

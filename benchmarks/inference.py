@@ -48,7 +48,7 @@ def compare(
         "images_per_second": 1 / result["seconds_per_image"],
         "operations_per_image": counter.get_total_flops() // number,
         **peaks,
-        **speed_settings(compute, compute.compiler),
+        **speed_settings(compute),
     }
 
 

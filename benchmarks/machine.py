@@ -30,9 +30,9 @@ def machine(compute: Compute | None = None) -> dict:
     return found
 
 
-def speed_settings(compute: Compute, compiler: str) -> dict[str, str]:
+def speed_settings(compute: Compute) -> dict[str, str]:
     """Return how a detector computed."""
-    return {"precision": compute.precision, "compile": compiler}
+    return {"precision": compute.precision, "compile": compute.compiler}
 
 
 def peak_memory() -> int:

@@ -4,6 +4,7 @@ import argparse
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from itertools import count
+from pathlib import Path
 
 import torch
 from torch.utils.flop_counter import FlopCounterMode
@@ -18,7 +19,7 @@ from data.samples import InputError
 from models.detector import build_detector
 from training.features import describe_training_images
 from training.loop import batch_indices, jitter_changes, natural_batches
-from training.steps import TERMS, Optimisation, TrainingStep, teacher_in
+from training.steps import TERMS, Optimisation, TrainingStep, for_training, teacher_in
 from utils.devices import Compute, seed_everything
 from utils.options import dataset_path, image_size
 
@@ -60,7 +61,7 @@ class OurTraining:
             self.optimisation.set_learning_rate(number)
             self.sums += self.train_step(indices, changes, next(views))
 
-        with teacher_in(self.compute.dtype, self.detector), closing(views):
+        with closing(views):
             yield step
 
     def operations(self) -> int:
@@ -68,6 +69,28 @@ class OurTraining:
         with FlopCounterMode(display=False) as counter:
             self.train_step.eager()
         return counter.get_total_flops()
+
+
+def compare(
+    ours: OurTraining,
+    paths: list[Path],
+    photographs: list[Path],
+    options: argparse.Namespace,
+    compute: Compute,
+) -> tuple[dict, dict[str, int]]:
+    """Time our steps, and the published ones beside them if asked for; return our peaks, too."""
+    warm_up, steps, repeats = blocks(options, compute)
+    contenders = {OURS: ours.running}
+    time_blocks(contenders, compute.device, warm_up, 1, 1)
+    peaks = peak_memories(compute)  # before the opponent takes any
+    if options.against:
+        size = image_size(options)
+        detector = build_detector(options.model, options.model_size, size)
+        contenders[options.against] = PublishedTraining(
+            detector, paths, photographs, size, options.batch_size, compute.device
+        ).running
+    seconds = time_blocks(contenders, compute.device, warm_up, steps, repeats)
+    return compared(seconds, "step"), peaks
 
 
 def benchmark_training(options: argparse.Namespace, compute: Compute) -> dict:
@@ -81,20 +104,11 @@ def benchmark_training(options: argparse.Namespace, compute: Compute) -> dict:
         if not isinstance(natural, Files):
             raise InputError("benchmark.py takes natural images as files, not in shards")
     photographs = natural.paths if natural else []
-    size = image_size(options)
+    size, compute = image_size(options), for_training(compute)
     seed_everything(options.seed)
     ours = OurTraining(load_images(paths, size, options.workers), natural, options, compute)
-    warm_up, steps, repeats = blocks(options, compute)
-    contenders = {OURS: ours.running}
-    time_blocks(contenders, compute.device, warm_up, 1, 1)
-    peaks = peak_memories(compute)  # before the opponent takes any
-    if options.against:
-        detector = build_detector(options.model, options.model_size, size)
-        contenders[options.against] = PublishedTraining(
-            detector, paths, photographs, size, options.batch_size, compute.device
-        ).running
-    seconds = time_blocks(contenders, compute.device, warm_up, steps, repeats)
-    result = compared(seconds, "step")
+    with teacher_in(compute.dtype, ours.detector):  # once: a graph reads that very copy
+        result, peaks = compare(ours, paths, photographs, options, compute)
     operations, rate = ours.operations(), matmul_rate(compute)
     result |= {
         "batch_size": options.batch_size,
@@ -107,6 +121,7 @@ def benchmark_training(options: argparse.Namespace, compute: Compute) -> dict:
     settings = {"dataset": options.dataset, "subdataset": category.name, "images": len(paths)}
     names = ("model", "model_size", "image_size", "batch_size", "feature_memory", "workers")
     settings |= {name: getattr(options, name) for name in (*names, "repeats", "seed")}
+    warm_up, steps, _ = blocks(options, compute)
     settings |= {"natural_images": len(photographs), "steps": steps, "warm_up": warm_up}
-    settings |= speed_settings(compute, ours.train_step.compiler)
+    settings |= speed_settings(compute)
     return {"benchmark": "train", **result, **peaks, "settings": settings}

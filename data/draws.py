@@ -1,9 +1,11 @@
-"""Random numbers by what they are for, so that one seed gives each use numbers of its own."""
+"""What a training draws at random: one seed gives each use numbers of its own."""
 
 from enum import IntEnum
 from functools import lru_cache
 
 import numpy as np
+
+DRAWS = 2  # the version of all this, stored in checkpoints
 
 
 class Draw(IntEnum):

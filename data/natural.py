@@ -26,7 +26,7 @@ JUDGED = 1000  # images: the share is that of at least so many, or a bad start w
 NAMED = 10  # unreadable images that are named one by one
 TRIED = 20  # images that are looked at before training
 HELD_OUT_IMAGES = 500  # at most; a twentieth of a small folder
-PREFETCHED = 8  # batches a worker is ahead: decoding takes unequally long
+PREFETCHED = 8  # small batches that a worker is ahead: decoding takes unequally long
 HELD_OUT_SHARDS = 50  # at most, since a shard may hold one class alone
 
 
@@ -110,8 +110,8 @@ def hold_out_natural(
 def penalty_view(image: Image.Image, size: Size, rng: np.random.Generator) -> torch.Tensor:
     """Resize to twice `size`, sometimes to grey, and cut the centre: uint8 (3, H, W).
 
-    Nothing but the centre is resized, in a third of the time: the pixels are the same, where a side
-    is odd to one grey level.
+    Nothing but the centre is resized, in a third of the time: equal pixels, or within one grey
+    level where a side is odd.
     """
     height, width = size
     if rng.random() < PENALTY_GRAYSCALE:
@@ -233,12 +233,14 @@ def load_batches(
     workers: int,
     part: slice = slice(None),
     pinned: bool = False,
+    prefetched: int = 2,
 ) -> Iterator:
     """Yield one batch of views for each of `steps`, decoded by `workers` processes ahead of use.
 
     `part` is the slice of every batch that this process is to have; `pinned` puts it where a GPU
-    can fetch it while the program goes on. Takes nothing from the global random generator. Raises
-    InputError as a worker does, and WorkerDied, within seconds, when one is killed.
+    can fetch it while the program goes on, `prefetched` batches each worker is ahead. Takes nothing
+    from the global random generator. Raises InputError as a worker does, and WorkerDied, within
+    seconds, when one is killed.
     """
     places = range(batch_size)[part]
     images.reading = Reading(workers) if workers else None
@@ -251,7 +253,7 @@ def load_batches(
             sampler=(step * batch_size + place for step in steps for place in places),
             num_workers=workers,
             pin_memory=pinned,
-            prefetch_factor=PREFETCHED if workers else None,
+            prefetch_factor=prefetched if workers else None,
             worker_init_fn=leave_interrupts_to_parent,
             generator=torch.Generator(),
         )

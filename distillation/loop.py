@@ -24,7 +24,7 @@ from training.adam import (
 )
 from training.checkpoints import Due, check_finite
 from training.loss_log import LossLog
-from utils.devices import Compute, seed_everything
+from utils.devices import Compute, in_float64, seed_everything
 from utils.files import DAMAGED, read_about, read_tensors, save_tensors
 from utils.interrupts import Interrupts
 from utils.processes import Processes
@@ -221,8 +221,8 @@ class Record:
             images = (figures["rate"] or 0) * self.state.options.batch_size
             waited = self.source.waited / max(figures["elapsed"], 1e-9)
             losses = ", ".join(f"{s} {m:.4f}" for s, m in zip(self.log.terms, means, strict=True))
-            figures = f"{losses}, {images:.0f} img/s, waiting {waited:.0%}"
-            self.bar.set_postfix_str(figures, refresh=False)
+            text = f"{losses}, {images:.0f} img/s, waiting {waited:.0%}"
+            self.bar.set_postfix_str(text, refresh=False)
 
     def close(self) -> None:
         self.bar.close()
@@ -288,7 +288,7 @@ def explained_variance(pdn: nn.Module, pairs: Iterator[tuple[torch.Tensor, torch
     for images, features in pairs:
         target = features[..., BORDER:-BORDER, BORDER:-BORDER].to(device).float()
         output = pdn(normalise(images.to(device))).float()
-        error += (output - target).double().square().sum().item()
+        error += in_float64(output - target).square().sum().item()
         moments.add(target)
     _, std = moments.mean_std()
     return 1 - error / (moments.count * std.double().square().sum().item())

@@ -105,7 +105,7 @@ class Detector(nn.Module):
         """Return what the student expects of the autoencoder, its hard loss and its penalty.
 
         Arguments as in `losses`; (N, C, h, w) float32 and two scalars, the penalty None without
-        natural images. One pass for all inputs: fewer, larger operations.
+        natural images. One pass of the student for all inputs: fewer, larger operations.
         """
         described = self.describe(image) if features is None else self.normalise_features(features)
         inputs = [image, jittered] if natural is None else [image, jittered, natural]

@@ -9,7 +9,7 @@ import torch
 from data.images import Size, image_batches
 from models.detector import Detector, score_maps
 from scoring.scorer import Scorer
-from utils.devices import Compute
+from utils.devices import Compute, in_float64
 from utils.progress import progress
 
 QUANTILES = (0.9, 0.995)
@@ -28,9 +28,7 @@ class ChannelMoments:
 
     def add(self, features: torch.Tensor) -> None:
         """Take in features (N, C, h, w)."""
-        if features.device.type == "mps":  # which has no float64
-            features = features.cpu()
-        wide = features.double()
+        wide = in_float64(features)
         self.count += wide[:, 0].numel()
         self.total = self.total + wide.sum((0, 2, 3))
         self.squares = self.squares + wide.square().sum((0, 2, 3))

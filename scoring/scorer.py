@@ -68,10 +68,8 @@ class Scorer:
         float32, on the device; see `Detector.score`.
         """
         combined = self.maps(images).combined
-        scores, maps = combined.new_empty(len(sizes)), [combined] * len(sizes)
-        for size in dict.fromkeys(sizes):  # those of one size at once
-            chosen = [index for index, own in enumerate(sizes) if own == size]
-            scores[chosen], resized = score_maps(combined[chosen], size)
-            for index, resized_map in zip(chosen, resized, strict=True):
-                maps[index] = resized_map
-        return scores, maps
+        if len(set(sizes)) == 1:  # as a rule: then all at once
+            scores, maps = score_maps(combined, sizes[0])
+            return scores, list(maps)
+        pairs = [score_maps(one, size) for one, size in zip(combined.split(1), sizes, strict=True)]
+        return torch.cat([score for score, _ in pairs]), [maps[0] for _, maps in pairs]

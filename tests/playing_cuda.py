@@ -28,7 +28,18 @@ class NoContext:
 
 def play_cuda(monkeypatch) -> None:
     """Let streams be made, entered and waited for; nothing runs anywhere else."""
-    here = Stream()
+    streams = [Stream()]
+
+    class Entered:
+        def __init__(self, stream: Stream):
+            self.stream = stream
+
+        def __enter__(self):
+            streams.append(self.stream)
+
+        def __exit__(self, *_):
+            streams.pop()
+
     monkeypatch.setattr(torch.cuda, "Stream", Stream)
-    monkeypatch.setattr(torch.cuda, "current_stream", lambda *_: here)
-    monkeypatch.setattr(torch.cuda, "stream", NoContext)
+    monkeypatch.setattr(torch.cuda, "current_stream", lambda *_: streams[-1])
+    monkeypatch.setattr(torch.cuda, "stream", Entered)

@@ -59,7 +59,7 @@ def test_it_scores_every_run_and_gets_the_numbers_that_training_got(world, capsy
     shown = capsys.readouterr().out
     assert "bolt" in shown
     assert "bottle" in shown
-    assert shown.count("mean") == 2
+    assert "mean" not in shown  # of one category each
 
 
 @pytest.mark.parametrize(

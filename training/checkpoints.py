@@ -7,11 +7,13 @@ stays until the new one is whole.
 import hashlib
 import math
 import time
+import warnings
 from collections.abc import Iterable
 
 import torch
 from torch import nn
 
+from data.draws import DRAWS
 from data.samples import InputError
 from models.detector import Detector
 from training.adam import adam_tensors, empty_adam_tensors, prefixed, without_prefix
@@ -82,6 +84,7 @@ class Saving:
             "step": step,
             "seconds": self.spent + time.monotonic() - self.begun,
             "teacher": self.teacher,
+            "draws": DRAWS,
             "losses": self.log.unwritten(),
             **optimisation,
         }
@@ -164,4 +167,7 @@ def load_checkpoint(run: Run, detector: Detector, optimisation: Optimisation) ->
         optimisation.load_state_dict(without_prefix("adam", tensors), about)
     except (*DAMAGED, FloatingPointError) as error:
         raise damaged(run, error) from error
+    if about.get("draws") != DRAWS:
+        text = "is of a version that drew other random numbers: no undisturbed run ends like this"
+        warnings.warn(f"{run.checkpoint_file} {text}", stacklevel=2)
     return about

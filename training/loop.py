@@ -9,14 +9,21 @@ import torch
 
 from data.draws import Draw, generator, permutation
 from data.images import Size, draw_jitter
-from data.natural import Files, NaturalImages, load_batches, penalty_view
+from data.natural import PREFETCHED, Files, NaturalImages, load_batches, penalty_view
 from data.samples import InputError
 from data.shards import Shards
 from data.workers import WorkerDied
 from models.detector import Detector
 from training.checkpoints import Saving, load_checkpoint
 from training.loss_log import LossLog, row_every
-from training.steps import TERMS, Optimisation, TrainingStep, learning_rate, teacher_in
+from training.steps import (
+    TERMS,
+    Optimisation,
+    TrainingStep,
+    for_training,
+    learning_rate,
+    teacher_in,
+)
 from utils.devices import Compute
 from utils.interrupts import Interrupts
 from utils.progress import progress
@@ -47,8 +54,8 @@ def natural_batches(
         yield from repeat(None, len(steps))
         return
     images = NaturalImages(source, size, options.seed, penalty_view)
-    pinned = compute.device.type == "cuda"
-    yield from load_batches(images, options.batch_size, steps, options.workers, pinned=pinned)
+    ahead = {"pinned": compute.on_cuda, "prefetched": PREFETCHED}
+    yield from load_batches(images, options.batch_size, steps, options.workers, **ahead)
 
 
 def fit(
@@ -69,6 +76,7 @@ def fit(
     number of threads give the same weights.
     """
     steps, seed, count = options.train_steps, options.seed, options.batch_size
+    compute = for_training(compute)
     detector.train()
     optimisation = Optimisation(detector, steps, compute)
     former = load_checkpoint(run, detector, optimisation)

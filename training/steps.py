@@ -4,16 +4,15 @@ import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from copy import deepcopy
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
-from importlib.util import find_spec
 
 import torch
 
 from data.images import jitter, normalise
 from models.detector import Detector, join_losses
 from training.adam import restore_adam
-from utils.compilation import CudaGraph
+from utils.compilation import CudaGraph, compiles
 from utils.devices import Compute
 
 LEARNING_RATE = 1e-4
@@ -98,6 +97,15 @@ def from_text(text: str) -> torch.Tensor:
     return torch.frombuffer(bytearray.fromhex(text), dtype=torch.uint8)
 
 
+def for_training(compute: Compute) -> Compute:
+    """Return how to train where it differs: fp16 scales its losses, which no graph can hold."""
+    if compute.compiler != "graph" or compute.precision != "fp16":
+        return compute
+    text = "training without a CUDA graph: fp16 scales its losses, which bf16 need not"
+    warnings.warn(text, stacklevel=2)
+    return replace(compute, compiler="none")
+
+
 @contextmanager
 def teacher_in(dtype: torch.dtype, detector: Detector) -> Iterator[None]:
     """Hold the teacher's weights in `dtype` within the block.
@@ -105,7 +113,8 @@ def teacher_in(dtype: torch.dtype, detector: Detector) -> Iterator[None]:
     Autocast would cast them at every step: it remembers those alone that need a gradient.
     """
     whole = detector.teacher
-    detector.teacher = deepcopy(whole).to(dtype)
+    if next(whole.parameters()).dtype != dtype:
+        detector.teacher = deepcopy(whole).to(dtype)
     try:
         yield
     finally:
@@ -119,9 +128,9 @@ class CapturedLosses:
     one the graph holds them as they are.
     """
 
-    def __init__(self, detector: Detector):
+    def __init__(self, detector: Detector, device: torch.device):
         self.student_pass, self.autoencoder_pass = detector.student_pass, detector.autoencoder_pass
-        if find_spec("triton"):
+        if compiles(device):
             self.student_pass = torch.compile(self.student_pass, dynamic=False)
             self.autoencoder_pass = torch.compile(self.autoencoder_pass, dynamic=False)
         self.beside = torch.cuda.Stream()
@@ -212,13 +221,8 @@ class TrainingStep:
             self.inputs.fetched = torch.empty(shape, dtype=features.dtype, device=device)
         step = partial(take_step, self.inputs, optimisation, compute)
         self.run = self.eager = partial(step, detector.losses)
-        self.compiler = compute.compiler
-        if self.compiler == "graph" and optimisation.scaler.is_enabled():
-            text = "training without a CUDA graph: fp16 scales its losses, which bf16 need not"
-            warnings.warn(text, stacklevel=2)
-            self.compiler = "none"
-        if self.compiler == "graph":
-            self.run = CudaGraph(partial(step, CapturedLosses(detector)))
+        if compute.compiler == "graph":
+            self.run = CudaGraph(partial(step, CapturedLosses(detector, device)))
 
     def __call__(
         self, indices: list[int], changes: torch.Tensor, natural: torch.Tensor | None = None

@@ -10,13 +10,13 @@ import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
-import torch
 from PIL import Image
 from tqdm import tqdm
 
 from data.samples import InputError
 from data.workers import WorkerDied
 from utils.compilation import NotCaptured
+from utils.devices import out_of_memory
 from utils.options import Parser
 from utils.presets import parse
 from utils.processes import process_count
@@ -50,15 +50,6 @@ def resumable() -> Iterator[None]:
         if process_count() > 1:
             line = "--resume goes on from there"
         raise KeyboardInterrupt(f"{where}; {line}") from interrupt
-
-
-def out_of_memory(error: Exception) -> bool:
-    """Tell whether memory was short, of a GPU or the computer."""
-    kinds = (MemoryError, torch.OutOfMemoryError)
-    if isinstance(error, kinds) or getattr(error, "errno", None) == errno.ENOMEM:
-        return True
-    phrases = ("can't allocate memory", "out of memory", "not enough memory", "ALLOC_FAILED")
-    return isinstance(error, RuntimeError) and any(text in str(error) for text in phrases)
 
 
 def explained(error: Exception, options: argparse.Namespace) -> list[str]:

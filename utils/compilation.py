@@ -1,9 +1,12 @@
-"""Run the same operations with less overhead: a CUDA graph."""
+"""Run the same operations with less overhead: torch.compile where it works, a CUDA graph."""
 
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 import torch
+
+from utils.devices import out_of_memory
 
 WARM_UP = 3  # calls before a capture, in which libraries allocate and choose their kernels
 
@@ -28,10 +31,10 @@ class CudaGraph:
     def __call__(self):
         if self.graph is None and self.calls < WARM_UP:
             self.calls += 1
-            with explained():
+            with naming_the_way_out():
                 return self._call_beside()
         if self.graph is None:
-            with explained():
+            with naming_the_way_out():
                 self._capture()
         self.graph.replay()
         return self.result
@@ -54,13 +57,39 @@ class CudaGraph:
 
 
 @contextmanager
-def explained() -> Iterator[None]:
-    """Raise NotCaptured, with the way out, for what a compiler or a capture raises."""
+def naming_the_way_out() -> Iterator[None]:
+    """Raise NotCaptured for what a capture, or a call before it, raises.
+
+    The end of a broken capture raises too: the reason is the error before. Memory that is short
+    stays what it is.
+    """
     try:
         yield
-    except torch.OutOfMemoryError:
-        raise
-    except RuntimeError as error:
-        reason = " ".join(str(error).split())[:200]
-        text = f"a CUDA graph is not possible here ({reason}): --compile none does without"
+    except Exception as error:
+        errors = [error]
+        while errors[-1].__context__ is not None:
+            errors.append(errors[-1].__context__)
+        for short in filter(out_of_memory, errors):
+            raise short from None
+        why = reason(errors[-1])
+        text = f"a CUDA graph is not possible here ({why}): --compile none does without"
         raise NotCaptured(text) from error
+
+
+def compiles(device: torch.device) -> bool:
+    """Tell whether torch.compile works for `device`, by trying it; warn with the reason if not.
+
+    It needs Triton, a C compiler and Python's headers.
+    """
+    try:
+        torch.compile(torch.square, dynamic=False)(torch.ones(8, device=device))
+    except Exception as error:  # what is missing shows in many ways
+        text = f"the losses are not compiled, which would be faster: {reason(error)}"
+        warnings.warn(text, stacklevel=2)
+        return False
+    return True
+
+
+def reason(error: BaseException) -> str:
+    """Return what an error says, in a line of 200 characters at most."""
+    return " ".join(str(error).split())[:200] or type(error).__name__

@@ -2,6 +2,7 @@
 
 import argparse
 import contextlib
+import errno
 import re
 import warnings
 from dataclasses import dataclass
@@ -28,6 +29,11 @@ class Compute:
     def dtype(self) -> torch.dtype:
         return PRECISIONS[self.precision]
 
+    @property
+    def on_cuda(self) -> bool:
+        """Whether a host's memory is worth pinning, for a GPU to fetch it meanwhile."""
+        return self.device.type == "cuda"
+
     def place(self, network: nn.Module) -> nn.Module:
         """Put a network on the device, channels last: faster everywhere, by half on a CPU."""
         return network.to(self.device, memory_format=torch.channels_last)
@@ -40,8 +46,7 @@ class Compute:
 
     def pinned(self, tensor: torch.Tensor) -> torch.Tensor:
         """Return a host's tensor where a GPU can fetch it while the program goes on."""
-        wanted = self.device.type == "cuda" and tensor.device.type == "cpu"
-        return tensor.pin_memory() if wanted else tensor
+        return tensor.pin_memory() if self.on_cuda and tensor.device.type == "cpu" else tensor
 
 
 def set_up(device: torch.device) -> torch.device:
@@ -124,6 +129,20 @@ def supports(precision: str, device: torch.device) -> bool:
         kinds = (torch.cpu._is_avx512_bf16_supported, torch.cpu._is_amx_tile_supported)
         return device.type == "cpu" and any(kind() for kind in kinds)
     return True
+
+
+def in_float64(tensor: torch.Tensor) -> torch.Tensor:
+    """Return a tensor in double precision, which an Apple GPU lacks: then on the CPU."""
+    return (tensor.cpu() if tensor.device.type == "mps" else tensor).double()
+
+
+def out_of_memory(error: BaseException) -> bool:
+    """Tell whether memory was short, of a GPU or the computer."""
+    kinds = (MemoryError, torch.OutOfMemoryError)
+    if isinstance(error, kinds) or getattr(error, "errno", None) == errno.ENOMEM:
+        return True
+    phrases = ("can't allocate memory", "out of memory", "not enough memory", "ALLOC_FAILED")
+    return isinstance(error, RuntimeError) and any(text in str(error) for text in phrases)
 
 
 def seed_everything(seed: int) -> None:

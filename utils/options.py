@@ -15,7 +15,7 @@ from utils.devices import COMPILERS, PRECISIONS
 
 MOST = {"workers": 1024, "batch_size": 2**16, "scoring_batch_size": 2**16, "seed": 2**63 - 1}
 MOST_OTHERS = 10**9  # of any number: more is a slip
-EXAMPLES = "examples:"
+EPILOG = "examples:"
 FLAGS = ("resume", "overwrite", "check", "debug")  # of one invocation: never stored with a run
 
 
@@ -23,7 +23,7 @@ class ShowDefaults(argparse.ArgumentDefaultsHelpFormatter):
     """Show each option's default, but not where there is none; keep the examples' lines."""
 
     def _fill_text(self, text: str, width: int, indent: str) -> str:
-        return text if text.startswith(EXAMPLES) else super()._fill_text(text, width, indent)
+        return text if text.startswith(EPILOG) else super()._fill_text(text, width, indent)
 
     def _get_help_string(self, action: argparse.Action) -> str | None:
         unset = action.default in (None, False)
@@ -39,7 +39,7 @@ class Parser(argparse.ArgumentParser):
         self.presets = presets  # read the preset of the chosen dataset
         more |= {"formatter_class": ShowDefaults, "allow_abbrev": False}
         if examples:
-            more["epilog"] = "\n  ".join((EXAMPLES, *examples))
+            more["epilog"] = "\n  ".join((EPILOG, *examples))
         super().__init__(description=description, **more)
         self.add_argument("--debug", action="store_true", help="show a traceback on errors")
 

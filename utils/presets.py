@@ -6,6 +6,7 @@ command line; the last one that speaks wins.
 
 import argparse
 import sys
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,9 @@ from utils.options import FLAGS, Parser
 
 CONFIGS = Path(__file__).resolve().parent.parent / "configs"
 NOT_PRESET = (*FLAGS, "config", "help")
+# What a former version stored with its runs, and is no option any more.
+RETIRED = {("memory_format", "channels_last"), ("memory_format", "channels_first")}
+RETIRED |= {("compile", "inductor")}
 Scalar = str | int | float | None
 
 
@@ -45,7 +49,9 @@ def preset_tokens(parser: Parser, path: Path) -> list[str]:
         raise InputError(f"{path} must hold lines of 'option: value'")
     faults, tokens = [], []
     for key, value in preset.items():
-        if f"--{key}" not in parser._option_string_actions:
+        if (key, str(value)) in RETIRED:
+            warnings.warn(f"{path}: {key} {value} is no option any more: ignored", stacklevel=2)
+        elif f"--{key}" not in parser._option_string_actions:
             faults.append(f"{path}: {parser.unknown(f'--{key}')}")
         elif key in NOT_PRESET or not is_plain(value):
             faults.append(f"{path}: {key} cannot be set here, or not to such a value")

@@ -13,6 +13,7 @@ import pytest
 
 from tests.conftest import REPOSITORY
 from tests.faults.running import STEPS, Child, command, finish, run_of
+from utils import progress
 from utils.files import read_about
 from utils.runs import Run
 
@@ -116,9 +117,13 @@ def taken(run: Run) -> int:
     return max(0, run.losses_file.read_text().count("\n") - 1) if run.losses_file.exists() else 0
 
 
+def write_bars_at_once() -> None:
+    progress.PAUSE = 0
+
+
 @pytest.mark.parametrize("phase", ["reading images", "scoring"])
 def test_interrupted_elsewhere_it_exits_alike(world, undisturbed, tmp_path, phase):
-    child = Child(command(world, tmp_path), tmp_path / "log")
+    child = Child(command(world, tmp_path), tmp_path / "log", write_bars_at_once)
     child.wait_for(lambda: phase in child.log.read_text())
     child.send(signal.SIGINT)
     if child.wait() != 0:  # it may just have been done

@@ -6,15 +6,14 @@ from pathlib import Path
 
 import torch
 
-from models.detector import build_detector
-from models.pdn import pdn_small
+from tests.training import stepping
+from tests.training.stepping import some_images
 from training.features import describe_training_images
 from training.loop import fit
 from utils.devices import Compute
 from utils.runs import Run
 
 COMPUTE = Compute(torch.device("cpu"))
-SIZE = (64, 72)
 
 
 def options(**changes) -> argparse.Namespace:
@@ -34,17 +33,9 @@ def run_in(folder: Path) -> Run:
     return run
 
 
-def some_images(count: int = 4) -> torch.Tensor:
-    generator = torch.Generator().manual_seed(0)
-    return torch.randint(0, 256, (count, 3, *SIZE), dtype=torch.uint8, generator=generator)
-
-
 def new_detector():
-    torch.manual_seed(1)
-    teacher = pdn_small()
-    for parameter in teacher.parameters():
-        parameter.data *= 2
-    detector = build_detector("glae", "small", SIZE, teacher.eval())
+    """Return an untrained detector that knows its teacher's statistics."""
+    detector = stepping.new_detector()
     describe_training_images(detector, some_images(), COMPUTE, budget=0)
     return detector
 

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from tests.training.fitting import COMPUTE, fit_to, losses_of, new_detector, run_in, same, train
-from training import loop, loss_log
+from training import checkpoints, loop, loss_log
 from training.steps import Optimisation
 from utils.files import read_about
 from utils.interrupts import Interrupts
@@ -142,3 +142,17 @@ def test_the_first_interrupt_only_asks_and_a_later_one_raises(monkeypatch):
         now[0] += 5
         with pytest.raises(KeyboardInterrupt):
             signal.raise_signal(signal.SIGINT)
+
+
+def test_a_checkpoint_that_drew_other_numbers_is_gone_on_with_and_that_is_said(
+    tmp_path, monkeypatch
+):
+    run, detector = run_in(tmp_path), new_detector()
+    with monkeypatch.context() as patch:
+        stop_after(6, patch)
+        patch.setattr(checkpoints, "DRAWS", 1)
+        with pytest.raises(KeyboardInterrupt):
+            fit_to(detector, run, train_steps=9)
+    with pytest.warns(UserWarning, match="drew other random numbers"):
+        fit_to(new_detector(), run, train_steps=9)
+    assert losses_of(run)[-1]["step"] == "9"

@@ -13,6 +13,7 @@ from models.detector import TEACHER_CHANNELS, hard_feature_loss
 from tests.training.stepping import (
     CPU,
     SIZE,
+    assert_near,
     assert_same_in_every_step,
     losses_of,
     new_detector,
@@ -32,16 +33,6 @@ def plain(kind) -> np.ndarray:
 def test_losses_change_from_step_to_step(plain):
     assert (plain > 0).all()
     assert all((before != after).all() for before, after in pairwise(plain))
-
-
-def assert_near(losses: np.ndarray, plain: np.ndarray, first: float, later: float) -> None:
-    """Check the first step's losses, and how far the terms' means over all the steps are apart.
-
-    Sums in another order differ in their last bits; Adam's first updates, which depend on the sign
-    of a gradient alone, make more of that where a gradient is nearly 0.
-    """
-    np.testing.assert_allclose(losses[0], plain[0], rtol=first)
-    np.testing.assert_allclose(losses.mean(0), plain.mean(0), rtol=later)
 
 
 def test_features_kept_or_computed_at_every_step_give_the_same_losses(kind, plain):

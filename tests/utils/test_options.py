@@ -125,3 +125,12 @@ def test_help_ends_with_two_examples_that_are_commands_of_the_script(script):
         place = words.index(f"{script.__name__}.py")
         assert words[0] in ("python3", "torchrun")
         parse(script.get_parser(), words[place + 1 :])
+
+
+@pytest.mark.parametrize("line", ["memory_format: channels_last", "compile: inductor"])
+def test_an_option_that_a_former_version_stored_is_ignored_and_told(tmp_path, line):
+    config = tmp_path / "config.yaml"
+    config.write_text(f"train_steps: 7\n{line}\n")
+    with pytest.warns(UserWarning, match=r"config\.yaml: .* is no option any more"):
+        options = options_of("--config", str(config))
+    assert (options.train_steps, options.compile) == (7, "auto")

@@ -6,6 +6,7 @@ import sys
 import pytest
 from tqdm import tqdm
 
+from tests.conftest import REPOSITORY
 from utils.progress import progress
 
 
@@ -53,3 +54,10 @@ def test_a_log_file_gets_a_line_a_minute(monkeypatch, clock):
     assert 9 <= len(lines) <= 10
     assert all(line.startswith("training:") and "/600" in line for line in lines)
     assert "\r" not in sys.stderr.getvalue()
+
+
+def test_every_bar_of_the_project_is_made_here():
+    places = ("data", "models", "utils", "scoring", "training", "evaluation", "distillation")
+    files = [path for place in places for path in (REPOSITORY / place).glob("*.py")]
+    making = {path.name for path in files if "tqdm(" in path.read_text()}
+    assert making == {"progress.py"}
