@@ -51,20 +51,21 @@ def test_an_arrow_that_points_upwards_is_named_with_file_and_line(run_command, c
     assert f"(l.{line})" in done.stdout
 
 
-def test_a_circle_within_a_folder_is_named(run_command, copy):
-    with (copy / "utils" / "files.py").open("a") as file:
-        file.write("from utils.runs import Run\n")
+@pytest.mark.parametrize(
+    ("file", "code", "said"),
+    [
+        ("utils/files.py", "from utils.runs import Run", "No cycles are allowed in utils"),
+        ("training/loop.py", "import main", "training.loop -> main"),
+    ],
+)
+def test_a_circle_within_a_folder_and_an_imported_script_are_named(
+    run_command, copy, file, code, said
+):
+    with (copy / file).open("a") as spoilt:
+        spoilt.write(f"{code}\n")
     done = lint(run_command, copy)
     assert done.returncode == 1
-    assert "No cycles are allowed in utils" in done.stdout
-
-
-def test_nobody_imports_a_script(run_command, copy):
-    with (copy / "training" / "loop.py").open("a") as file:
-        file.write("import main\n")
-    done = lint(run_command, copy)
-    assert done.returncode == 1
-    assert "training.loop -> main" in done.stdout
+    assert said in done.stdout
 
 
 def test_every_folder_with_code_is_under_contract():

@@ -69,7 +69,8 @@ def home(tmp_path_factory) -> Path:
     make_visa(home / "VisA", "pcb1")
     make_product(home / "my_product")
     fill(home / "path" / "imagenet" / "n0", 4)
-    fill(home / "path" / "sorted" / "bolt" / "ok", 21)
+    fill(home / "path" / "sorted" / "bolt" / "ok", 6)
+    fill(home / "path" / "sorted" / "bolt" / "ok_test", 2)
     fill(home / "path" / "sorted" / "bolt" / "bad", 2, stain=True)
     for name, code in ADDITIONS:
         with (home / name).open("a") as file:
