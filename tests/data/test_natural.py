@@ -151,7 +151,10 @@ def test_the_penalty_view_is_a_centre_crop_of_twice_the_size(size, grey):
     left, top = width // 2, height // 2
     twin = twin.crop((left, top, left + width, top + height))
     assert view.dtype == torch.uint8
-    np.testing.assert_array_equal(view.permute(1, 2, 0).numpy(), np.asarray(twin))
+    apart = np.abs(view.permute(1, 2, 0).numpy() - np.asarray(twin, int))
+    odd = height % 2 or width % 2  # then the centre begins between two pixels, by a rounding
+    assert apart.max() <= (1 if odd else 0)
+    assert np.count_nonzero(apart) < 0.02 * apart.size
 
 
 @pytest.mark.parametrize(("view", "share"), [(penalty_view, 0.3), (distillation_view, 0.1)])

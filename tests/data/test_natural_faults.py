@@ -120,10 +120,14 @@ def test_a_worker_killed_while_it_sends_is_no_error_of_a_connection(folder, monk
     begin = DataLoader.__iter__
 
     def cut_off(loader):
-        batches = begin(loader)
-        yield next(batches)
-        os.kill(multiprocessing.active_children()[0].pid, signal.SIGKILL)
-        raise ConnectionResetError(104, "Connection reset by peer")
+        batches = begin(loader)  # at once: what follows relies on torch's handler being put back
+
+        def cut():
+            yield next(batches)
+            os.kill(multiprocessing.active_children()[0].pid, signal.SIGKILL)
+            raise ConnectionResetError(104, "Connection reset by peer")
+
+        return cut()
 
     monkeypatch.setattr(DataLoader, "__iter__", cut_off)
     batches = load_batches(stream(folder), 2, range(100), workers=1)
