@@ -51,9 +51,9 @@ AFTER = {
     "research.md": ["output_sorted/results.csv", "output_without_gfe/demo.png"],
     "teachers.md": ["output_small/teacher_small.safetensors"],
 }
-# What is added to a file of the project, which the first line names.
-ADDITIONS = re.findall(r"```python\n# (\S+)\n(.*?)```", TEXT, re.DOTALL)
-ELSEWHERE = {"--help", "--nproc_per_node"}  # options that are not of one of our scripts alone
+# What is added to a file, which the first line names: at its end, or above a function.
+ADDITIONS = re.findall(r"```python\n# ([\w/.]+)(?:, above (\w+))?\n(.*?)```", TEXT, re.DOTALL)
+ELSEWHERE = {"--help", "--nproc_per_node", "--logdir"}  # options that are not of one of our scripts alone
 # What is appended so that minutes become seconds; the last of two equal options wins.
 SMALLER = {
     "main.py": "--train_steps 2 --image_size 64 --workers 1",
@@ -89,9 +89,10 @@ def home(tmp_path) -> Path:
     fill(home / "path" / "sorted" / "bolt" / "ok", 6)
     fill(home / "path" / "sorted" / "bolt" / "ok_test", 2)
     fill(home / "path" / "sorted" / "bolt" / "bad", 2, stain=True)
-    for name, code in ADDITIONS:
-        with (home / name).open("a") as file:
-            file.write(f"\n{code}")
+    for name, function, code in ADDITIONS:
+        text = (home / name).read_text() if (home / name).exists() else ""
+        place = text.index(f"\ndef {function}(") if function else len(text)
+        (home / name).write_text(f"{text[:place]}\n{code}\n{text[place:]}")
     torch.manual_seed(0)
     torch.save(pdn_small().state_dict(), home / "path" / "your_model.pth")
     torch.save(pdn_medium().state_dict(), home / "path" / "teacher_medium.pth")
@@ -214,7 +215,7 @@ def test_every_command_of_a_page_works_in_its_order(home, page):
 def test_every_page_and_every_kind_of_command_is_among_them():
     assert list(PAGES) == ["README.md", "metrics.md", "research.md", "speed.md", "teachers.md"]
     assert all(shown(script) for script in SMALLER)
-    assert [name for name, _ in ADDITIONS] == [
+    assert [name for name, *_ in ADDITIONS] == [
         "data/sorted.py",
         "data/catalog.py",
         "models/autoencoder.py",
