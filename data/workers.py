@@ -51,13 +51,15 @@ class Reading:
 def raised_at_next() -> Iterator[None]:
     """Keep a loader made within from raising a worker's death anywhere, amid a step of training.
 
-    It then raises only where a batch is asked for.
+    It then raises only where a batch is asked for. The handler of torch that an earlier loader has
+    left behind goes, too.
     """
     main = threading.current_thread() is threading.main_thread() and hasattr(signal, "SIGCHLD")
     former = signal.getsignal(signal.SIGCHLD) if main else None
     yield
     if main:
-        signal.signal(signal.SIGCHLD, former or signal.SIG_DFL)
+        of_torch = getattr(former, "__module__", "").startswith("torch.")
+        signal.signal(signal.SIGCHLD, signal.SIG_DFL if of_torch else former or signal.SIG_DFL)
 
 
 def leave_interrupts_to_parent(worker: int) -> None:

@@ -120,7 +120,7 @@ def test_a_worker_killed_while_it_sends_is_no_error_of_a_connection(folder, monk
     begin = DataLoader.__iter__
 
     def cut_off(loader):
-        batches = begin(loader)  # at once: what follows relies on torch's handler being put back
+        batches = begin(loader)  # at once: what follows relies on torch's handler being gone
 
         def cut():
             yield next(batches)
@@ -129,6 +129,8 @@ def test_a_worker_killed_while_it_sends_is_no_error_of_a_connection(folder, monk
 
         return cut()
 
+    for _ in DataLoader(range(2), num_workers=1):  # it leaves torch's handler behind
+        pass
     monkeypatch.setattr(DataLoader, "__iter__", cut_off)
     batches = load_batches(stream(folder), 2, range(100), workers=1)
     assert len(next(batches)) == 2

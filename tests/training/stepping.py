@@ -43,9 +43,14 @@ def without_dropout(detector):
 
 
 def losses_of(
-    detector, compute: Compute = CPU, budget: int = 64, batch_size: int = 2, penalty: bool = True
+    detector,
+    compute: Compute = CPU,
+    budget: int = 64,
+    batch_size: int = 2,
+    penalty: bool = True,
+    steps: int | None = None,
 ) -> np.ndarray:
-    """Return the loss terms of the first steps, (steps, 4)."""
+    """Return the loss terms of the first `steps`, (steps, 4), of `steps_of(detector)`."""
     images = some_images(5)
     compute.place(detector)
     features = describe_training_images(detector, images, compute, budget)
@@ -54,7 +59,7 @@ def losses_of(
     train = TrainingStep(detector, optimisation, images, features, batch_size, compute)
     torch.manual_seed(2)  # dropout
     terms = []
-    for step in range(steps_of(detector)):
+    for step in range(steps or steps_of(detector)):
         changes = draw_jitter(batch_size, np.random.default_rng((3, step)))
         optimisation.set_learning_rate(step)
         natural = some_images(batch_size, seed=10 + step) if penalty else None

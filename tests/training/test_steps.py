@@ -22,6 +22,7 @@ from tests.training.stepping import (
 )
 from training.features import describe_training_images
 from training.steps import TERMS, Optimisation, TrainingStep
+from utils.devices import supports
 
 
 @pytest.fixture(scope="module")
@@ -81,8 +82,13 @@ def test_the_whole_student_and_its_halves_give_the_same_losses(kind, plain):
 
 
 def test_half_precision_stays_near(kind, plain):
-    losses = losses_of(new_detector(*kind), replace(CPU, precision="bf16"))
-    assert_near(losses, plain, first=0.01, later=0.1)
+    steps = len(plain)
+    if not supports("bf16", CPU.device):  # emulated: a step of the medium networks takes minutes
+        if kind[1] == "medium":
+            pytest.skip("this CPU does not multiply in bf16")
+        steps = 2
+    losses = losses_of(new_detector(*kind), replace(CPU, precision="bf16"), steps=steps)
+    assert_near(losses, plain[:steps], first=0.01, later=0.1)
 
 
 def test_without_natural_images_the_penalty_is_0(kind):
