@@ -15,10 +15,16 @@ HARD_PER_MILLE = 999  # the hard loss keeps the elements from the 0.999 quantile
 LOW_VALUE, HIGH_VALUE = 0.0, 0.1  # what the two calibrated quantiles of a map become
 UNCALIBRATED = (LOW_VALUE, HIGH_VALUE)  # quantiles that leave a map as it is
 MAP_PADDING = 4  # outputs at each border that the unpadded PDN does not describe
+# The least spread of two quantiles, of their level and at all: good images without any contrast
+# have none, and what differs from them would be infinitely strange. Others have 100 times as much.
+LEAST_SPREAD, LEAST_SPREAD_AT_ALL = 1e-3, 1e-6
 
 
 class Maps(NamedTuple):
-    """Anomaly maps, each (N, 1, h, w) float32; `combined` is the mean of the other two."""
+    """Anomaly maps of the whole image, each (N, 1, h + 8, w + 8) float32, where h x w is the PDN's.
+
+    `combined` is the mean of the other two.
+    """
 
     combined: torch.Tensor
     student: torch.Tensor
@@ -166,9 +172,13 @@ class Detector(nn.Module):
         return student, (reconstructed - as_autoencoder).square().mean(1, keepdim=True)
 
     def calibrated(self, student: torch.Tensor, autoencoder: torch.Tensor) -> Maps:
-        """Return the anomaly maps that `distances` become by the calibrated quantiles."""
-        student = calibrate_map(student, self.student_quantiles)
-        autoencoder = calibrate_map(autoencoder, self.autoencoder_quantiles)
+        """Return the anomaly maps that `distances` become by the calibrated quantiles.
+
+        The frame that the unpadded PDN leaves out has a distance of 0, less than any good pixel.
+        The published code pads the calibrated map, where 0 is more than nine in ten of them.
+        """
+        student = calibrate_map(whole(student), self.student_quantiles)
+        autoencoder = calibrate_map(whole(autoencoder), self.autoencoder_quantiles)
         return Maps((student + autoencoder) / 2, student, autoencoder)
 
     def maps(self, image: torch.Tensor) -> Maps:
@@ -201,18 +211,21 @@ def join_losses(
 def score_maps(combined: torch.Tensor, size: Size) -> tuple[torch.Tensor, torch.Tensor]:
     """Return the scores (N,) and the maps of `size`, (N, height, width), of combined maps.
 
-    A map (N, 1, h, w) is padded by what the unpadded PDN leaves out, and resized bilinearly; the
-    score is its maximum.
+    A map is resized bilinearly; the score is its maximum.
     """
-    padded = F.pad(combined, (MAP_PADDING,) * 4)
-    resized = F.interpolate(padded, size, mode="bilinear", align_corners=False)[:, 0]
+    resized = F.interpolate(combined, size, mode="bilinear", align_corners=False)[:, 0]
     return resized.amax((1, 2)), resized
+
+
+def whole(raw: torch.Tensor) -> torch.Tensor:
+    """Give distances (N, 1, h, w) the frame that they lack: (N, 1, h + 8, w + 8)."""
+    return F.pad(raw, (MAP_PADDING,) * 4)
 
 
 def calibrate_map(raw: torch.Tensor, quantiles: torch.Tensor) -> torch.Tensor:
     """Shift and scale a map so that its two calibrated quantiles become 0 and 0.1."""
     low, high = quantiles
-    spread = (high - low).clamp(min=torch.finfo(raw.dtype).tiny)
+    spread = torch.maximum(high - low, LEAST_SPREAD * high).clamp(min=LEAST_SPREAD_AT_ALL)
     return LOW_VALUE + (HIGH_VALUE - LOW_VALUE) * (raw - low) / spread
 
 

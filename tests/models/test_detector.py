@@ -1,5 +1,7 @@
 """The detector: its losses and its maps against the papers' formulas."""
 
+from functools import partial
+
 import numpy as np
 import pytest
 import torch
@@ -116,10 +118,33 @@ def test_uncalibrated_maps_are_the_mean_squared_distances(detector):
     student = ((described - output[:, :CHANNELS]) ** 2).sum(1, keepdim=True) / CHANNELS
     autoencoder = ((reconstructed - output[:, CHANNELS:]) ** 2).sum(1, keepdim=True) / CHANNELS
     maps = detector.maps(image)
-    assert maps.student.shape == (2, 1, 8, 12)
-    torch.testing.assert_close(maps.student, student, rtol=1e-4, atol=1e-6)
-    torch.testing.assert_close(maps.autoencoder, autoencoder, rtol=1e-4, atol=1e-6)
-    torch.testing.assert_close(maps.combined, (student + autoencoder) / 2, rtol=1e-4, atol=1e-6)
+    assert maps.student.shape == (2, 1, 16, 20)
+    close = partial(torch.testing.assert_close, rtol=1e-4, atol=1e-6)
+    close(inside(maps.student), student)
+    close(inside(maps.autoencoder), autoencoder)
+    close(inside(maps.combined), (student + autoencoder) / 2)
+
+
+def inside(maps: torch.Tensor) -> torch.Tensor:
+    """Return what the unpadded PDN describes of maps that have a frame of 4."""
+    return maps[..., 4:-4, 4:-4]
+
+
+def test_the_frame_of_a_map_is_calm_as_nothing_that_the_networks_see(detector):
+    """A distance of 0 there; where the calibrated map is 0 one in ten good pixels lies above."""
+    detector.eval()
+    image = noise(0, 2)
+    set_quantiles(detector, image)
+    for maps, (low, high) in zip(
+        detector.maps(image)[1:],
+        (detector.student_quantiles, detector.autoencoder_quantiles),
+        strict=True,
+    ):
+        frame = torch.ones_like(maps, dtype=torch.bool)
+        inside(frame)[:] = False
+        expected = 0.1 * (0 - low) / (high - low)
+        torch.testing.assert_close(maps[frame], expected.expand(int(frame.sum())))
+        assert maps[frame].max() < inside(maps).min()
 
 
 def set_quantiles(detector, image: torch.Tensor) -> None:
@@ -128,7 +153,7 @@ def set_quantiles(detector, image: torch.Tensor) -> None:
         (detector.student_quantiles, raw.student),
         (detector.autoencoder_quantiles, raw.autoencoder),
     ):
-        buffer.copy_(torch.from_numpy(np.quantile(maps.numpy(), (0.9, 0.995))))
+        buffer.copy_(torch.from_numpy(np.quantile(inside(maps).numpy(), (0.9, 0.995))))
 
 
 def test_calibration_brings_the_quantiles_to_0_and_a_tenth(detector):
@@ -137,7 +162,7 @@ def test_calibration_brings_the_quantiles_to_0_and_a_tenth(detector):
     set_quantiles(detector, image)
     maps = detector.maps(image)
     for calibrated in (maps.student, maps.autoencoder):
-        quantiles = np.quantile(calibrated.numpy(), (0.9, 0.995))
+        quantiles = np.quantile(inside(calibrated).numpy(), (0.9, 0.995))
         np.testing.assert_allclose(quantiles, (0.0, 0.1), atol=1e-5)
     torch.testing.assert_close(maps.combined, 0.5 * maps.student + 0.5 * maps.autoencoder)
 
@@ -147,7 +172,8 @@ def test_equal_quantiles_give_finite_maps(detector):
     raw = detector.maps(noise(0)).student.max().item()
     detector.student_quantiles.fill_(raw)
     maps = detector.maps(noise(0))
-    assert not maps.combined.isnan().any()
+    assert maps.combined.isfinite().all()
+    assert maps.student.max().item() == pytest.approx(0, abs=1e-4)  # at its highest quantile
 
 
 def upsampled(pixels: np.ndarray, size: tuple[int, int]) -> np.ndarray:
@@ -166,15 +192,13 @@ def upsampled(pixels: np.ndarray, size: tuple[int, int]) -> np.ndarray:
 
 
 @pytest.mark.parametrize("size", [(90, 130), (64, 80), (40, 25)])
-def test_a_score_is_the_maximum_of_the_padded_and_resized_map(detector, size):
+def test_a_score_is_the_maximum_of_the_resized_map(detector, size):
     detector.eval()
     image = noise(0, 2)
     set_quantiles(detector, image)
     scores, maps = detector.score(image, size)
     for score, resized, combined in zip(scores, maps, detector.maps(image).combined, strict=True):
-        padded = np.zeros((16, 20))
-        padded[4:-4, 4:-4] = combined[0].numpy()
-        expected = upsampled(padded, size)
+        expected = upsampled(combined[0].numpy(), size)
         np.testing.assert_allclose(resized.numpy(), expected, rtol=1e-4, atol=1e-5)
         assert score.item() == pytest.approx(expected.max(), rel=1e-4)
 

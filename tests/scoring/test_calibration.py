@@ -132,7 +132,7 @@ def test_a_channel_that_never_changes_still_can_be_divided_by():
     everything[:, 2] = 0.3
     mean, std = moments_of(everything.split(4))
     assert mean[0, 2].item() == pytest.approx(0.3)
-    assert 0 < std[0, 2].item() < 1e-4
+    assert 0 < std[0, 2].item() < 1e-2
     assert (everything - mean).div(std).isfinite().all()
 
 
@@ -154,19 +154,20 @@ def test_the_quantiles_are_numpys_over_all_maps_of_the_uncalibrated_detector(det
 def test_after_calibration_these_quantiles_are_0_and_a_tenth(detector, paths):
     calibrate(detector, paths, SIZE, WORKERS, COMPUTE)
     maps = [detector.maps(normalised(path)) for path in paths]
-    for calibrated in ([m.student.numpy() for m in maps], [m.autoencoder.numpy() for m in maps]):
+    student, autoencoder = ([m[kind][..., 4:-4, 4:-4].numpy() for m in maps] for kind in (1, 2))
+    for calibrated in (student, autoencoder):
         np.testing.assert_allclose(quantiles(calibrated), (0.0, 0.1), atol=1e-4)
 
 
 def score_by_hand(detector, path: Path, spreads: list[np.ndarray]) -> float:
-    """Return the maximum of the mean of both scaled maps, padded by 4, at the file's size."""
+    """Return the maximum of the mean of both maps, padded by 4 and scaled, at the file's size."""
     scaled = [
-        0.1 * (distance - low) / (high - low)
+        0.1 * (np.pad(distance, 4) - low) / (high - low)
         for distance, (low, high) in zip(distances(detector, path), spreads, strict=True)
     ]
-    padded = torch.from_numpy(np.pad(np.mean(scaled, 0), 4))[None, None]
+    combined = torch.from_numpy(np.mean(scaled, 0))[None, None]
     width, height = Image.open(path).size
-    return F.interpolate(padded, (height, width), mode="bilinear").max().item()
+    return F.interpolate(combined, (height, width), mode="bilinear").max().item()
 
 
 @pytest.mark.parametrize("shift", [0, STRANGEST, STRANGEST + 1], ids=["inside", "first", "last"])
