@@ -12,8 +12,10 @@ from dataclasses import replace
 from pathlib import Path
 
 from data.catalog import DATASETS, find_root, read_category
+from data.fingerprints import as_held_out, check_product
 from data.samples import Category, InputError, report_faults
-from evaluation.evaluation import check_maps, evaluate, measure
+from evaluation.evaluation import evaluate, measure
+from evaluation.maps import check_maps
 from evaluation.tables import COLUMN_CHOICES, FORMATS, Results, print_tables, write_csv
 from utils.commands import run_command
 from utils.devices import Compute, pick_compute, supports
@@ -118,6 +120,9 @@ def evaluate_run(run: Run, options: argparse.Namespace, compute: Compute) -> dic
     None, and a note, for a category without test images: it can be trained, so it is no error.
     """
     category, seed = load_category(run, options)
+    if not options.maps_dir and (trained_on := run.read_images()):
+        check_product(trained_on, category, f"{run.dataset}/{run.subdataset}")
+        category = as_held_out(category, trained_on)
     if not category.test:
         print(f"{run.dataset}/{run.subdataset} has no test images", file=sys.stderr)
         return None

@@ -11,6 +11,7 @@ from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 
+from data.fingerprints import fingerprint
 from evaluation.evaluation import evaluate
 from evaluation.pictures import draw_cases
 from evaluation.tables import print_tables, write_csv
@@ -78,6 +79,8 @@ def train(prepared: Prepared, options: argparse.Namespace) -> None:
         if prepared.natural is None:
             say(NO_PENALTY)
     run.write_config(resolved(options))
+    if not run.images_file.exists():
+        run.write_images(fingerprint(prepared.category, options.workers))
     seed_everything(options.seed)
     detector = build_detector(options.model, options.model_size, size, prepared.teacher)
     compute.place(detector)

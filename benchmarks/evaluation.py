@@ -22,7 +22,8 @@ from data.catalog import find_root, read_category
 from data.images import image_size
 from data.masks import read_mask
 from data.samples import Category, InputError, Sample
-from evaluation.evaluation import map_path, measure
+from evaluation.evaluation import measure
+from evaluation.maps import map_path
 from utils.options import dataset_path
 from utils.progress import progress
 

@@ -166,10 +166,27 @@ def load_images(paths: list[Path], size: Size, workers: int) -> torch.Tensor:
 
 
 def image_batches(
-    paths: Iterable[Path], size: Size, workers: int, batch_size: int
+    paths: Iterable[Path],
+    size: Size,
+    workers: int,
+    batch_size: int,
+    unreadable: dict[Path, str] | None = None,
 ) -> Iterator[tuple[torch.Tensor, list[Size]]]:
-    """Decode `paths` ahead of use; yield them in order: uint8 (N, 3, H, W), their files' sizes."""
-    loaded = in_background(lambda path: load_image(path, size), paths, workers)
+    """Decode `paths` ahead of use; yield them in order: uint8 (N, 3, H, W), their files' sizes.
+
+    One that cannot be read is an InputError; or it is left out, and noted in `unreadable`.
+    """
+
+    def load(path: Path) -> tuple[torch.Tensor, Size] | None:
+        try:
+            return load_image(path, size)
+        except InputError as error:
+            if unreadable is None:
+                raise
+            unreadable[path] = str(error)
+            return None
+
+    loaded = filter(None, in_background(load, paths, workers))
     while batch := list(islice(loaded, batch_size)):
         images, sizes = zip(*batch, strict=True)
         yield torch.stack(images), list(sizes)

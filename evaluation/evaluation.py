@@ -1,119 +1,54 @@
 """Score a test set: maps on disk, metrics, timings."""
 
 import contextlib
-import io
 import json
 import platform
-import statistics
 import time
 from collections import defaultdict
-from collections.abc import Iterator
+from dataclasses import replace
 from importlib import metadata
 from pathlib import Path
 
 import numpy as np
-import tifffile
 import torch
 
-from data.images import Size, image_batches, image_size, in_background
+from data.fingerprints import digest_of
+from data.images import Size, image_size, in_background
 from data.masks import Region, regions
 from data.samples import GOOD, Category, InputError, Sample
 from evaluation.image_metrics import auroc, average_precision, f1_max, mean
 from evaluation.localization import CURVE_ERROR, PRO_LIMIT, SPRO_LIMITS, Localization, localize
+from evaluation.maps import read_map, remove_stale_maps, write_maps
 from models.detector import Detector
 from scoring.scorer import Scorer
-from utils.devices import Compute, synchronise
+from utils.devices import Compute
 from utils.files import written_aside
-from utils.progress import progress
+from utils.options import deciding
 from utils.runs import Run
 
 LOCO_SUBSETS = ("logical_anomalies", "structural_anomalies")
 
 POOLED = "all"  # the subset of all images
-WRITERS = 4  # threads at most that write maps: each holds some, as large as images
 
 Pixels = dict[str, Localization | None]  # subset -> its pixel metrics
 
 
-def map_path(folder: Path, sample: Sample) -> Path:
-    """Return where a sample's anomaly map lies, in the layout of MVTec's evaluation scripts."""
-    return folder / "test" / sample.defect / f"{sample.image.stem}.tiff"
+def with_readable_masks(category: Category, workers: int, unreadable: dict[Path, str]) -> Category:
+    """Return the category with the test images alone that can be measured; note the others."""
 
+    def look(sample: Sample) -> None:
+        try:
+            regions_of(sample, category)
+        except InputError as error:
+            unreadable[sample.image] = str(error)
 
-def write_maps(scorer: Scorer, category: Category, size: Size, workers: int, folder: Path) -> float:
-    """Write the map of every test image, float32 TIFF at the image's size, into `folder`.
-
-    Threads decode images ahead and write maps behind. Returns the seconds that the detector takes
-    for an image, the median over the batches.
-    """
-    seconds, samples = [], iter(category.test)
-    paths = [sample.image for sample in category.test]
-    compute = scorer.compute
-    scorer.warm_up(size)
-
-    def scored() -> Iterator[tuple[Path, torch.Tensor]]:
-        for batch, sizes in image_batches(paths, size, workers, compute.scoring_batch_size):
-            begun = time.perf_counter()
-            _, maps = scorer.score(batch, sizes)
-            synchronise(compute.device)
-            if len(batch) == compute.scoring_batch_size or not seconds:  # a smaller one is new
-                seconds.append((time.perf_counter() - begun) / len(batch))
-            yield from ((map_path(folder, next(samples)), scores) for scores in maps)
-
-    def write(pair: tuple[Path, torch.Tensor]) -> None:
-        path, scores = pair
-        content = io.BytesIO()  # tifffile's own error does not say that a disk is full
-        tifffile.imwrite(content, scores.cpu().numpy())
-        with written_aside(path, durable=False) as aside:
-            aside.write_bytes(content.getbuffer())
-
-    written = in_background(write, scored(), min(workers, WRITERS))
-    for _ in progress(f"scoring {category.name}", len(paths), "img", written):
+    sound = [sample for sample in category.test if sample.image not in unreadable]
+    for _ in in_background(look, sound, workers):
         pass
-    return statistics.median(seconds)
-
-
-def read_map(folder: Path, sample: Sample) -> np.ndarray:
-    """Read a sample's map, float32 (H, W), as large as its image.
-
-    Raises InputError naming a map that is missing, unreadable, of another size, or not finite.
-    """
-    path = map_path(folder, sample)
-    path = path if path.exists() else path.with_suffix(".tif")
-    if not path.is_file():
-        raise InputError(f"there is no map {path.with_suffix('.tiff')}")
-    size = image_size(sample.image)
-    try:
-        with tifffile.TiffFile(path) as file:
-            page = file.pages.first  # all pages of a damaged file may have no end
-            found = page.shape if is_single(file) else "several images"
-            scores = page.asarray() if found == size else None  # no memory at its word
-    except Exception as error:  # a damaged file fails in any way
-        raise InputError(f"cannot read the map {path}: {error}") from error
-    if scores is None:
-        raise InputError(f"the map {path} is {found} but its image is {size}")
-    if scores.dtype.kind not in "fiu":
-        raise InputError(f"the map {path} holds {scores.dtype}, not numbers")
-    scores = scores.astype(np.float32, copy=False)
-    if not np.isfinite(scores).all():
-        raise InputError(f"the map {path} holds values that are not finite numbers")
-    return scores
-
-
-def is_single(file: tifffile.TiffFile) -> bool:
-    """Tell whether a TIFF has one page only."""
-    try:
-        return not file.pages[1]
-    except IndexError:
-        return True
-
-
-def check_maps(category: Category, folder: Path) -> None:
-    """Raise InputError naming a map without its image: then the maps are of another test set."""
-    known = {map_path(folder, sample).with_suffix("") for sample in category.test}
-    for path in sorted((folder / "test").glob("*/*.tif*")):
-        if path.with_suffix("") not in known:
-            raise InputError(f"{path} is the map of no test image of {category.name}: remove it")
+    sound = [sample for sample in sound if sample.image not in unreadable]
+    if not sound:
+        raise InputError(*unreadable.values())
+    return replace(category, test=sound)
 
 
 def measure(category: Category, folder: Path, workers: int) -> dict:
@@ -217,14 +152,19 @@ def evaluate(
 ) -> dict:
     """Score the test set, write its maps and the metrics file; return the metrics.
 
-    `seed` is of the training. Raises InputError for a bad image or mask.
+    `seed` is of the training. What cannot be read is left out, and listed as "unreadable"; raises
+    InputError when nothing can be.
     """
-    begun = time.perf_counter()
+    begun, unreadable = time.perf_counter(), {}
     with contextlib.nullcontext(run.maps_folder) if save_maps else run.scratch() as maps:
-        seconds = write_maps(Scorer(detector, compute), category, size, workers, maps)
-        result = measure(category, maps, workers)
-    splits = {"train": category.train, "validation": category.validation, "test": category.test}
+        scorer = Scorer(detector, compute)
+        seconds = write_maps(scorer, category, size, workers, maps, unreadable)
+        measured = with_readable_masks(category, workers, unreadable)
+        remove_stale_maps(maps, measured)
+        result = measure(measured, maps, workers)
+    splits = {"train": category.train, "validation": category.validation, "test": measured.test}
     result["glae"] |= {
+        "unreadable": sorted(unreadable.values()),
         "counts": {name: len(samples) for name, samples in splits.items()},
         "threshold": detector.threshold.item(),
         "seconds": {
@@ -235,9 +175,12 @@ def evaluate(
         "precision": compute.precision,
         "versions": versions(),
         "seed": seed,
+        "options": deciding(run.read_config() if run.config_file.exists() else {}),
     }
+    if images := run.read_images():
+        result["glae"]["images"] = digest_of(images)
     with written_aside(run.metrics_file) as aside:
-        aside.write_text(json.dumps(result, indent=2) + "\n")
+        aside.write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
     return result
 
 

@@ -10,7 +10,7 @@ from PIL import Image, ImageDraw
 from data.images import decode
 from data.masks import read_mask
 from data.samples import Category, Sample
-from evaluation.evaluation import map_path
+from evaluation.maps import map_path
 from utils.files import written_aside
 
 HEIGHT = 160  # pixels of one picture

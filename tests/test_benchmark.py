@@ -16,7 +16,8 @@ from benchmarks.evaluation import generate_map, generate_test_set
 from benchmarks.machine import matmul_rate
 from data.catalog import read_category
 from data.samples import InputError
-from evaluation.evaluation import check_maps, map_path, measure
+from evaluation.evaluation import measure
+from evaluation.maps import check_maps, map_path
 from tests.conftest import REPOSITORY, SIZE, fill, make_mvtec_ad, make_mvtec_loco
 from utils.compilation import WARM_UP
 from utils.devices import Compute

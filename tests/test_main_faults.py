@@ -144,7 +144,7 @@ def test_a_full_disk_is_one_line_and_keeps_what_was_there(product, teacher, tmp_
     def full(*_, **__):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("evaluation.evaluation.tifffile.imwrite", full)
+    monkeypatch.setattr("evaluation.maps.tifffile.imwrite", full)
     with pytest.raises(OSError, match="No space"):
         run_main(*arguments(product, teacher, tmp_path, "--resume"))
     assert run.metrics_file.read_bytes() == before

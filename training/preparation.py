@@ -14,6 +14,7 @@ import torch
 from torch import nn
 
 from data.catalog import DATASETS, find_root, survey_category
+from data.fingerprints import as_held_out, check_same
 from data.images import Size, decode, in_background, resize
 from data.images import image_size as size_of
 from data.masks import regions
@@ -24,6 +25,7 @@ from models.detector import Detector, empty_detector
 from training.checkpoints import check_checkpoint, checkpoint_tensors
 from utils.devices import Compute, pick_compute
 from utils.options import (
+    MAY_CHANGE,
     check_image_size,
     check_not_negative,
     check_positive,
@@ -41,12 +43,6 @@ NO_PENALTY = (
     "no --imagenet_train_path: training without the penalty, which is reported to cost "
     "2 to 5 points of AUROC on MVTec LOCO"
 )
-
-# Options that may differ when a run is resumed: where things lie, what computes. The checkpoint
-# knows its teacher.
-MAY_CHANGE = {"workers", "device", "device_gpu", "output_dir", "weights", "imagenet_train_path"}
-MAY_CHANGE |= {"compile", "scoring_batch_size", "feature_memory", "checkpoint_every"}
-MAY_CHANGE |= {dataset.option for dataset in DATASETS.values()}
 
 
 def check(options: argparse.Namespace) -> None:
@@ -126,6 +122,7 @@ def prepare(options: argparse.Namespace, locks: ExitStack) -> Prepared:
                 run.finish_take_over()
     with noted(faults):
         run = choose(run, options)
+        category = recognise(run, category, options)
         if sound and compute and teacher:
             check_stored(run, category, teacher, options)
     trains = options.overwrite or not run.detector_file.exists()
@@ -135,6 +132,18 @@ def prepare(options: argparse.Namespace, locks: ExitStack) -> Prepared:
         faults += unfit
     report_faults(faults)
     return Prepared(run, compute, teacher, category, natural, images)
+
+
+def recognise(run: Run, category: Category, options: argparse.Namespace) -> Category:
+    """Return the category held out as the run that is resumed has it.
+
+    Raises InputError when its images are not those of before.
+    """
+    former = run.read_images() if options.resume else None
+    if former is None or category.faults:
+        return category
+    check_same(former, category, options.workers, str(run.folder))
+    return as_held_out(category, former)
 
 
 def check_stored(

@@ -2,7 +2,7 @@
 
 import argparse
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from difflib import get_close_matches
 from pathlib import Path
 
@@ -17,6 +17,11 @@ MOST = {"workers": 1024, "batch_size": 2**16, "scoring_batch_size": 2**16, "seed
 MOST_OTHERS = 10**9  # of any number: more is a slip
 EPILOG = "examples:"
 FLAGS = ("resume", "overwrite", "check", "debug")  # of one invocation: never stored with a run
+# Options that may differ when a run is resumed, and make it no other model: where things lie, what
+# computes. A checkpoint knows its teacher.
+MAY_CHANGE = {"workers", "device", "device_gpu", "output_dir", "weights", "imagenet_train_path"}
+MAY_CHANGE |= {"compile", "scoring_batch_size", "feature_memory", "checkpoint_every"}
+MAY_CHANGE |= {dataset.option for dataset in DATASETS.values()}
 
 
 class ShowDefaults(argparse.ArgumentDefaultsHelpFormatter):
@@ -180,6 +185,13 @@ def resolved(options: argparse.Namespace) -> dict:
     """Return the options that repeat this run from anywhere, as plain YAML values."""
     kept = {k: v for k, v in vars(options).items() if k not in (*FLAGS, "config")}
     return {k: str(v.resolve()) if isinstance(v, Path) else v for k, v in kept.items()}
+
+
+def deciding(config: Mapping) -> dict:
+    """Return which of a run's stored options decide what is trained, but for the seed."""
+    aside = MAY_CHANGE | {"seed", "dataset", "subdataset"}
+    kept = {key: value for key, value in config.items() if key not in aside}
+    return kept | {"penalty": config.get("imagenet_train_path") is not None}
 
 
 def check_positive(options: argparse.Namespace, *names: str) -> list[str]:

@@ -1,5 +1,6 @@
 """The output folder: where everything of a run lies; save, load, lock."""
 
+import json
 import operator
 import os
 import shutil
@@ -12,7 +13,8 @@ from tempfile import TemporaryDirectory
 import torch
 import yaml
 
-from data.samples import InputError
+from data.fingerprints import Images, checked
+from data.samples import InputError, require_file
 from models.detector import Detector, empty_detector
 from models.gfencoder import Size
 from utils.devices import PRECISIONS
@@ -52,6 +54,11 @@ class Run:
     @property
     def config_file(self) -> Path:
         return self.folder / "config.yaml"
+
+    @property
+    def images_file(self) -> Path:
+        """Where the fingerprints of the images lie that the run is trained on."""
+        return self.folder / "images.json"
 
     @property
     def checkpoint_file(self) -> Path:
@@ -99,6 +106,7 @@ class Run:
         """Remove what an earlier training left in this folder."""
         # the detector first: one without a checkpoint would look like half of a `take_over`
         files = (self.detector_file, self.checkpoint_file, self.config_file, self.losses_file)
+        self.images_file.unlink(missing_ok=True)
         for path in (*files, self.former_checkpoint, *self.folder.glob("events.*")):
             path.unlink(missing_ok=True)
 
@@ -143,6 +151,26 @@ class Run:
         if not isinstance(config, dict):
             raise InputError(f"{self.config_file} is damaged: train this category again")
         return config
+
+    def write_images(self, images: Images) -> None:
+        """Write what `data.fingerprints.fingerprint` has found."""
+        with written_aside(self.images_file) as aside:
+            aside.write_text(json.dumps(images, indent=1), encoding="utf-8")
+
+    def read_images(self) -> Images | None:
+        """Read what `write_images` wrote; None for a run of a version that did not.
+
+        Raises InputError when it is damaged.
+        """
+        if not os.path.lexists(self.images_file):
+            return None
+        try:
+            require_file(self.images_file)
+            return checked(json.loads(self.images_file.read_text(encoding="utf-8")))
+        except (*DAMAGED, RecursionError) as error:
+            raise InputError(
+                f"{self.images_file} is damaged ({error}): train this category again"
+            ) from error
 
     def read_training_seconds(self) -> float | None:
         """Return how long training took, all sessions together; None when that is not known."""

@@ -11,7 +11,8 @@ from sklearn.metrics import roc_auc_score
 
 from data.catalog import read_category
 from data.samples import Category, InputError
-from evaluation.evaluation import check_maps, map_path, measure
+from evaluation.evaluation import measure
+from evaluation.maps import check_maps, map_path
 from tests.conftest import SIZE, fill, make_mvtec_ad, make_mvtec_loco, make_product
 
 SHAPE = SIZE[::-1]  # height, width

@@ -19,7 +19,7 @@ from data.masks import regions
 from data.mvtec import read_defects_config
 from data.samples import InputError, Sample
 from data.shards import Shards, list_members
-from evaluation.evaluation import read_map
+from evaluation.maps import read_map
 from models.pdn import pdn_small
 from tests.conftest import SIZE, make_mvtec_loco, make_product, make_visa, picture, stain_mask
 from tests.faults.fuzzing import CHANGES, changed, fuzz, rewriting

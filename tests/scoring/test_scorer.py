@@ -7,7 +7,7 @@ import torch
 
 from data.catalog import read_category
 from data.images import normalise
-from evaluation import evaluation
+from evaluation import maps
 from models.detector import build_detector
 from scoring import scorer as scoring
 from scoring.scorer import Scorer
@@ -121,8 +121,8 @@ def test_a_graph_serves_batches_of_any_size_and_its_maps_outlive_the_next(
     batches = (images[:2], images[1:], images[2:])
     found = [scorer.distances(batch) for batch in batches]
     assert scorer.graph.calls == 3
-    for batch, maps in zip(batches, found, strict=True):  # the last batch is not full
-        assert_same(maps, detector.distances(normalise(batch)))
+    for batch, distances in zip(batches, found, strict=True):  # the last batch is not full
+        assert_same(distances, detector.distances(normalise(batch)))
     assert_same(scorer.maps(images[:1]), detector.maps(normalise(images[:1])))
 
 
@@ -161,7 +161,7 @@ def test_a_map_that_cannot_be_written_stops_the_scoring_with_its_error(tmp_path,
     make_mvtec_ad(tmp_path / "ad", "bottle")
     category = read_category("mvtec_ad", tmp_path / "ad", "bottle", seed=0)
     scorer = Scorer(disagreeing_detector("glae", SIZE), CPU)
-    real, written = evaluation.tifffile.imwrite, []
+    real, written = maps.tifffile.imwrite, []
 
     def full(path, scores):
         if len(written) == 2:
@@ -169,9 +169,9 @@ def test_a_map_that_cannot_be_written_stops_the_scoring_with_its_error(tmp_path,
         written.append(path)
         real(path, scores)
 
-    monkeypatch.setattr(evaluation.tifffile, "imwrite", full)
+    monkeypatch.setattr(maps.tifffile, "imwrite", full)
     with pytest.raises(OSError, match="No space left"):
-        evaluation.write_maps(scorer, category, SIZE, 1, tmp_path / "maps")
+        maps.write_maps(scorer, category, SIZE, 1, tmp_path / "maps", {})
     assert len(list((tmp_path / "maps").rglob("*.tiff"))) == 2
     assert not list((tmp_path / "maps").rglob("*.part"))
 
@@ -187,7 +187,7 @@ def test_the_time_of_an_image_is_the_median_after_a_warm_up(tmp_path, monkeypatc
         monkeypatch.setattr(
             scorer, name, lambda *a, real=real, name=name: (order.append(name), real(*a))[1]
         )
-    monkeypatch.setattr(evaluation.time, "perf_counter", lambda: next(clock))
-    seconds = evaluation.write_maps(scorer, category, SIZE, 1, tmp_path / "maps")
+    monkeypatch.setattr(maps.time, "perf_counter", lambda: next(clock))
+    seconds = maps.write_maps(scorer, category, SIZE, 1, tmp_path / "maps", {})
     assert order == ["warm_up", "score", "score", "score"]
     assert seconds == 3.0

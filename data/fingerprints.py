@@ -1,0 +1,135 @@
+"""Which images a run was trained on: known again wherever they lie, told from any others."""
+
+import hashlib
+import os
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from data.images import in_background
+from data.samples import Category, InputError, Sample
+
+CHUNK = 2**20  # bytes
+LOOKED_AT = 16  # images by which a product is known again
+SHOWN = 3  # differences that are named
+SPLITS = ("train", "validation")
+
+# split -> name -> size in bytes and hash; "test": the names of the test folders
+Images = dict[str, dict[str, list] | list[str]]
+
+
+def hash_of(path: Path) -> str:
+    """Return what tells a file's content from any other's."""
+    digest = hashlib.blake2b(digest_size=16)
+    with path.open("rb") as file:
+        while chunk := file.read(CHUNK):
+            digest.update(chunk)
+    return digest.hexdigest()
+
+
+def entry(path: Path) -> list:
+    """Return a file's size in bytes and its hash. Raises InputError when it cannot be read."""
+    try:
+        return [path.stat().st_size, hash_of(path)]
+    except OSError as error:
+        raise InputError(f"cannot read {path}: {error.strerror}") from error
+
+
+def named(category: Category) -> dict[str, Sample]:
+    """Return the training and validation samples by their names below the folder of all."""
+    samples = [*category.train, *category.validation]
+    top = os.path.commonpath([os.path.abspath(sample.image.parent) for sample in samples])
+    return {Path(os.path.relpath(s.image, top)).as_posix(): s for s in samples}
+
+
+def fingerprint(category: Category, workers: int) -> Images:
+    """Return what is stored of the images that a run is trained and calibrated on."""
+    names = named(category)
+    entries = in_background(lambda sample: entry(sample.image), names.values(), workers)
+    number = len(category.train)
+    pairs = list(zip(names, entries, strict=True))
+    splits = dict(pairs[:number]), dict(pairs[number:])
+    return dict(zip(SPLITS, splits, strict=True)) | {"test": test_folders(category)}
+
+
+def test_folders(category: Category) -> list[str]:
+    """Return the names of the folders of test images."""
+    return sorted({sample.defect for sample in category.test})
+
+
+def all_images(images: Images) -> dict[str, list]:
+    """Return the entries of both splits by name."""
+    return images["train"] | images["validation"]
+
+
+def checked(images: Any) -> Images:
+    """Return what a file says to be an `Images`. Raises ValueError when it is none."""
+    splits = [images[split] for split in SPLITS]
+    if not all(isinstance(split, dict) for split in splits) or not splits[0]:
+        raise ValueError("its splits are none")
+    for found in (value for split in splits for value in split.values()):
+        if not (isinstance(found, list) and [type(part) for part in found] == [int, str]):
+            raise ValueError("its images have no size and hash")
+    if not (isinstance(images["test"], list) and all(isinstance(n, str) for n in images["test"])):
+        raise ValueError("its test folders are none")
+    return images
+
+
+def digest_of(images: Images) -> str:
+    """Return what tells a product from others, whichever of its images were held out."""
+    text = repr(sorted(all_images(images).items()))
+    return hashlib.blake2b(text.encode(), digest_size=4).hexdigest()
+
+
+def differences(former: Images, now: Images) -> list[str]:
+    """Return in words which images are not those of before."""
+    before, after = all_images(former), all_images(now)
+    found = []
+    for name in sorted(before.keys() | after.keys()):
+        if name not in after:
+            found.append(f"{name} is gone")
+        elif name not in before:
+            found.append(f"{name} is new")
+        elif before[name] != after[name]:
+            found.append(f"{name} has another content")
+    return found
+
+
+def as_held_out(category: Category, former: Images) -> Category:
+    """Return the category with the validation images of before, if it has the same images."""
+    names = named(category)
+    if names.keys() != all_images(former).keys():
+        return category
+    splits = {split: [names[name] for name in former[split]] for split in SPLITS}
+    return replace(category, **splits)
+
+
+def check_same(former: Images, category: Category, workers: int, where: str) -> None:
+    """Raise InputError, which names the first differences, for other images than before.
+
+    `where` is the run that they belong to.
+    """
+    found = differences(former, fingerprint(category, workers))
+    if found:
+        more = f" and {len(found) - SHOWN} more" if len(found) > SHOWN else ""
+        raise InputError(
+            f"--resume: {where} was trained on other images: {', '.join(found[:SHOWN])}{more}: "
+            "bring those back, or --overwrite, or name another --output_dir"
+        )
+
+
+def check_product(former: Images, category: Category, where: str) -> None:
+    """Raise InputError for the images of another product than that of the run `where`.
+
+    It is known by any one of its images: a few are looked at, whatever was added since.
+    """
+    before, names = all_images(former), named(category)
+    there = sorted(name for name in before if name in names)
+    for name in there[:: max(1, -(-len(there) // LOOKED_AT))]:
+        if entry(names[name].image) == before[name]:
+            return
+    folder = category.train[0].image.parent
+    raise InputError(
+        f"{folder} holds none of the images that {where} was trained on: name that product's "
+        "folder, or train this one into another --output_dir"
+    )

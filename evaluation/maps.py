@@ -1,0 +1,120 @@
+"""Anomaly maps on disk: a test set's are written, and read again, be they ours or another's."""
+
+import io
+import statistics
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import tifffile
+import torch
+
+from data.images import Size, image_batches, image_size, in_background
+from data.samples import Category, InputError, Sample
+from scoring.scorer import Scorer
+from utils.devices import synchronise
+from utils.files import written_aside
+from utils.progress import progress
+
+WRITERS = 4  # threads at most that write maps: each holds some, as large as images
+
+
+def map_path(folder: Path, sample: Sample) -> Path:
+    """Return where a sample's anomaly map lies, in the layout of MVTec's evaluation scripts."""
+    return folder / "test" / sample.defect / f"{sample.image.stem}.tiff"
+
+
+def write_maps(
+    scorer: Scorer,
+    category: Category,
+    size: Size,
+    workers: int,
+    folder: Path,
+    unreadable: dict[Path, str],
+) -> float:
+    """Write the map of every test image, float32 TIFF at the image's size, into `folder`.
+
+    Threads decode images ahead and write maps behind. What cannot be read is noted in `unreadable`.
+    Returns the seconds that the detector takes for an image, the median over the batches.
+    """
+    seconds = []
+    samples = (s for s in category.test if s.image not in unreadable)  # asked as they are scored
+    paths = [sample.image for sample in category.test]
+    compute = scorer.compute
+    scorer.warm_up(size)
+
+    def scored() -> Iterator[tuple[Path, torch.Tensor]]:
+        batches = image_batches(paths, size, workers, compute.scoring_batch_size, unreadable)
+        for batch, sizes in batches:
+            begun = time.perf_counter()
+            _, maps = scorer.score(batch, sizes)
+            synchronise(compute.device)
+            if len(batch) == compute.scoring_batch_size or not seconds:  # a smaller one is new
+                seconds.append((time.perf_counter() - begun) / len(batch))
+            yield from ((map_path(folder, next(samples)), scores) for scores in maps)
+
+    def write(pair: tuple[Path, torch.Tensor]) -> None:
+        path, scores = pair
+        content = io.BytesIO()  # tifffile's own error does not say that a disk is full
+        tifffile.imwrite(content, scores.cpu().numpy())
+        with written_aside(path, durable=False) as aside:
+            aside.write_bytes(content.getbuffer())
+
+    written = in_background(write, scored(), min(workers, WRITERS))
+    for _ in progress(f"scoring {category.name}", len(paths), "img", written):
+        pass
+    return statistics.median(seconds) if seconds else 0.0
+
+
+def remove_stale_maps(folder: Path, category: Category) -> None:
+    """Remove the maps of test images that are there no more, and the folders that they leave."""
+    known = {map_path(folder, sample) for sample in category.test}
+    for path in sorted((folder / "test").rglob("*"), reverse=True):  # files before their folders
+        if path.suffix in (".tif", ".tiff") and path not in known:
+            path.unlink()
+        elif path.is_dir() and not any(path.iterdir()):
+            path.rmdir()
+
+
+def read_map(folder: Path, sample: Sample) -> np.ndarray:
+    """Read a sample's map, float32 (H, W), as large as its image.
+
+    Raises InputError naming a map that is missing, unreadable, of another size, or not finite.
+    """
+    path = map_path(folder, sample)
+    path = path if path.exists() else path.with_suffix(".tif")
+    if not path.is_file():
+        raise InputError(f"there is no map {path.with_suffix('.tiff')}")
+    size = image_size(sample.image)
+    try:
+        with tifffile.TiffFile(path) as file:
+            page = file.pages.first  # all pages of a damaged file may have no end
+            found = page.shape if is_single(file) else "several images"
+            scores = page.asarray() if found == size else None  # no memory at its word
+    except Exception as error:  # a damaged file fails in any way
+        raise InputError(f"cannot read the map {path}: {error}") from error
+    if scores is None:
+        raise InputError(f"the map {path} is {found} but its image is {size}")
+    if scores.dtype.kind not in "fiu":
+        raise InputError(f"the map {path} holds {scores.dtype}, not numbers")
+    scores = scores.astype(np.float32, copy=False)
+    if not np.isfinite(scores).all():
+        raise InputError(f"the map {path} holds values that are not finite numbers")
+    return scores
+
+
+def is_single(file: tifffile.TiffFile) -> bool:
+    """Tell whether a TIFF has one page only."""
+    try:
+        return not file.pages[1]
+    except IndexError:
+        return True
+
+
+def check_maps(category: Category, folder: Path) -> None:
+    """Raise InputError naming a map without its image: then the maps are of another test set."""
+    known = {map_path(folder, sample).with_suffix("") for sample in category.test}
+    for path in sorted((folder / "test").glob("*/*.tif*")):
+        if path.with_suffix("") not in known:
+            raise InputError(f"{path} is the map of no test image of {category.name}: remove it")
