@@ -14,10 +14,11 @@ from pathlib import Path
 from data.catalog import DATASETS, find_root, read_category
 from data.fingerprints import as_held_out, check_product
 from data.samples import Category, InputError, report_faults
+from evaluation.columns import COLUMN_CHOICES
 from evaluation.evaluation import evaluate, measure
 from evaluation.maps import check_maps
-from evaluation.tables import COLUMN_CHOICES, FORMATS, Results, print_tables, write_csv
-from utils.commands import run_command
+from evaluation.tables import FORMATS, Results, print_tables, write_csv
+from utils.commands import printable, run_command, say
 from utils.devices import Compute, pick_compute, supports
 from utils.options import (
     Parser,
@@ -145,11 +146,13 @@ def evaluate_runs(
     for run in runs:
         try:
             metrics = evaluate_run(run, options, compute)
+            faults = metrics["glae"].get("unreadable", []) if metrics else []
         except InputError as error:
-            place = "" if options.maps_dir else f" in {run.output}"
-            print(f"error: {run.dataset}/{run.subdataset}{place}: {error}", file=sys.stderr)
-            failed = True
-            continue
+            metrics, faults = None, error.args
+        place = "" if options.maps_dir else f" in {run.output}"
+        for fault in faults:
+            say(f"error: {run.dataset}/{run.subdataset}{place}: {printable(fault)}")
+        failed |= bool(faults)
         if metrics is not None:
             results.setdefault(run.dataset, {})[run.subdataset] = metrics
     return results, failed
@@ -162,10 +165,10 @@ def main(options: argparse.Namespace) -> int:
     selected = {output: selected_runs(output, options) for output in options.outputs}
     evaluated = {o: evaluate_runs(runs, options, compute) for o, runs in selected.items()}
     results = {output: found for output, (found, _) in evaluated.items() if found}
-    if results:
-        print_tables(results.values(), options.format, options.columns)
     for output in () if options.maps_dir else results:
         write_csv(output)
+    if results:
+        print_tables(results.values(), options.format, options.columns)
     return 2 if any(failed for _, failed in evaluated.values()) else 0
 
 

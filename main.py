@@ -20,7 +20,7 @@ from scoring.calibration import calibrate
 from training.features import describe_training_images
 from training.loop import fit
 from training.preparation import NO_PENALTY, Prepared, prepare
-from utils.commands import resumable, run_command, say
+from utils.commands import printable, resumable, run_command, say
 from utils.devices import seed_everything
 from utils.options import (
     Parser,
@@ -100,7 +100,7 @@ def test(prepared: Prepared, options: argparse.Namespace) -> dict:
     return evaluate(run, detector, category, size, options.workers, options.seed, compute)
 
 
-def main(options: argparse.Namespace) -> None:
+def main(options: argparse.Namespace) -> int:
     """Train one category, evaluate it, print its row."""
     with ExitStack() as locks:
         try:
@@ -112,7 +112,7 @@ def main(options: argparse.Namespace) -> None:
         if options.check:
             counts = f"{len(category.train)} training, {len(category.validation)} validation and "
             print(f"ready: {category.name}, {counts}{len(category.test)} test images")
-            return
+            return 0
         with resumable():
             if prepared.images is not None:
                 train(prepared, options)
@@ -122,12 +122,15 @@ def main(options: argparse.Namespace) -> None:
     run = replace(run, replacement=False)
     if metrics is None:
         print(f"wrote {run.detector_file}; there are no test images to evaluate it on")
-        return
+        return 0
     if options.dataset == "demo":
         threshold = metrics["glae"]["threshold"]
         draw_cases(category, run.maps_folder, threshold, options.output_dir / "demo.png")
-    print_tables([{options.dataset: {category.name: metrics}}], "simple")
     write_csv(options.output_dir)
+    print_tables([{options.dataset: {category.name: metrics}}], "simple")
+    for fault in metrics["glae"]["unreadable"]:
+        say(f"error: {printable(fault)}")
+    return 2 if metrics["glae"]["unreadable"] else 0
 
 
 if __name__ == "__main__":

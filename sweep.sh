@@ -67,17 +67,24 @@ work() {
         mkdir "$claims/$category" 2>/dev/null || continue
         if [ -z "$check" ] && [ $start = --resume ] && [ -f "$output/metrics/$dataset/$category.json" ] &&
             [ ! -d "$output/trainings/$dataset/.$category.new" ]; then
-            echo "$category: finished already" >&2
+            # of these images and options? else main.py says what differs
+            train "$category" --check >/dev/null && echo "$category: finished already" >&2
             continue
         fi
         echo "$category" >&2
-        "$python" "$here/main.py" --dataset "$dataset" --subdataset "$category" \
-            "${place[@]}" "${device[@]}" $resume "${arguments[@]}" >&3 &
-        child=$!
-        wait "$child" || touch "$claims/$category/failed"
+        train "$category" >&3
     done <<<"$categories"
 }
 
+# Run main.py for category $1; what follows are options of this call. Notes which one failed.
+train() {
+    "$python" "$here/main.py" --dataset "$dataset" "--subdataset=$1" \
+        "${place[@]}" "${device[@]}" $resume "${arguments[@]}" "${@:2}" &
+    child=$!
+    wait "$child" || { touch "$claims/$1/failed" && false; }
+}
+
+output=${output/#\~\//$HOME/}
 place=("--${dataset}_path" "$path") resume=--resume
 [ "$dataset" = demo ] && place=()
 [ $start = --overwrite ] && resume=
@@ -90,7 +97,13 @@ done
 wait
 
 table=0
-[ -n "$check" ] || PYTHONPATH=$here "$python" -m evaluation.tables "$output" || table=$?
+done=()
+while IFS= read -r category; do
+    [ -e "$claims/$category/failed" ] || done+=("--category=$category")
+done <<<"$categories"
+if [ -z "$check" ] && [ ${#done[@]} -gt 0 ]; then
+    PYTHONPATH=$here "$python" -m evaluation.tables "$output" --dataset "$dataset" "${done[@]}" || table=$?
+fi
 failed=$(cd "$claims" && for f in */failed; do [ -e "$f" ] && echo "${f%/failed}"; done | paste -sd' ')
 if [ -n "$failed" ]; then
     echo "failed: $failed" >&2

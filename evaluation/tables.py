@@ -3,12 +3,14 @@
 `python3 -m evaluation.tables OUTPUT ...` prints the tables of what has been evaluated already.
 """
 
+import argparse
 import csv
 import io
 import json
 import sys
 import warnings
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -16,79 +18,21 @@ import tabulate
 
 from data.catalog import DATASETS
 from data.samples import InputError
-from evaluation.evaluation import LOCO_SUBSETS
+from evaluation.columns import columns, shown_columns
 from evaluation.gaps import gaps
+from evaluation.groups import Categories, grouped
 from evaluation.image_metrics import mean
-from evaluation.localization import SPRO_LIMITS
 from utils.files import written_aside
+from utils.startup import show_what_the_console_cannot
 
 tabulate.MIN_PADDING = 0  # beside a head, where LOCO's need every column of a terminal
 FORMATS = ("simple", "github", "latex", "csv", "json")
-SUBSETS = (*LOCO_SUBSETS, "mean")
 MEAN = "mean"
 
-Getter = Callable[[dict], float | None]
 Row = dict[str, float | None]  # column -> value
 Results = dict[str, dict[str, dict]]  # dataset -> category -> metrics
-
-
-def _short(subset: str) -> str:
-    return subset.removesuffix("_anomalies")
-
-
-def _auroc(subset: str) -> Getter:
-    return lambda m: m["classification"]["auc_roc"][subset]
-
-
-def _spro(subset: str, limit: str) -> Getter:
-    return lambda m: m["localization"]["auc_spro"][subset][limit]
-
-
-def _ours(key: str) -> Getter:
-    return lambda m: m["glae"][key]
-
-
-POOLED = {
-    "AP": _ours("average_precision"),
-    "F1max": _ours("f1_max"),
-    "pixel AUROC": _ours("pixel_auroc"),
-}
-PRO_COLUMNS: dict[str, Getter] = {
-    "AUROC": lambda m: m["classification_au_roc"],
-    **POOLED,
-    "AU-PRO 0.3": lambda m: m["au_pro"],
-}
-SPRO_COLUMNS: dict[str, Getter] = {
-    **{f"AUROC {_short(subset)}": _auroc(subset) for subset in SUBSETS},
-    "AUROC pooled": _ours("auroc_pooled"),
-    **POOLED,
-    **{
-        f"sPRO {limit} {_short(subset)}": _spro(subset, str(limit))
-        for limit in SPRO_LIMITS
-        for subset in SUBSETS
-    },
-}
-COLUMN_CHOICES = ("headline", "all")
-HEADLINE_LIMIT = 0.05  # of sPRO, what papers report
-# What a terminal of 100 columns has room for; csv and json have every column.
-HEADLINE = {
-    "AUROC pooled",
-    *(f"AUROC {_short(subset)}" for subset in SUBSETS),
-    *(f"sPRO {HEADLINE_LIMIT} {_short(subset)}" for subset in SUBSETS),
-}
-
-
-def columns(dataset: str) -> dict[str, Getter]:
-    """Return what is reported of a dataset: column name -> how to get it from the metrics."""
-    return SPRO_COLUMNS if DATASETS[dataset].saturated else PRO_COLUMNS
-
-
-def shown_columns(dataset: str, which: str) -> list[str]:
-    """Return the columns of one of COLUMN_CHOICES; where there are no subsets all have room."""
-    names = list(columns(dataset))
-    if which == "all" or not DATASETS[dataset].saturated:
-        return names
-    return [name for name in names if name in HEADLINE]
+Seeds = list[dict[str, Row]]  # each run's category -> row
+Tables = dict[str, dict[str, Seeds]]  # dataset -> what tells models apart, or "" -> its runs
 
 
 def read_results(output: Path) -> Results:
@@ -99,7 +43,7 @@ def read_results(output: Path) -> Results:
         if dataset not in DATASETS:
             continue
         try:
-            measured = json.loads(path.read_text())
+            measured = json.loads(path.read_text(encoding="utf-8"))
             for get in columns(dataset).values():
                 get(measured)
         except (ValueError, KeyError, TypeError, RecursionError) as error:
@@ -130,12 +74,12 @@ def write_csv(output: Path) -> None:
     except InputError as error:
         warnings.warn(f"{output / 'results.csv'} is not written: {error}", stacklevel=2)
         return
-    tables = {dataset: [rows(dataset, r)] for dataset, r in results.items()}
+    tables = {dataset: {"": [rows(dataset, r)]} for dataset, r in results.items()}
     with written_aside(output / "results.csv") as aside:
-        aside.write_text(as_csv(tables), newline="")
+        aside.write_text(as_csv(tables), encoding="utf-8", newline="")
 
 
-def as_csv(tables: dict[str, list[dict[str, Row]]]) -> str:
+def as_csv(tables: Tables) -> str:
     """Return all columns of all tables as CSV, numbers in full."""
     records = as_records(tables)
     names = list(dict.fromkeys(name for record in records for name in record))
@@ -146,13 +90,15 @@ def as_csv(tables: dict[str, list[dict[str, Row]]]) -> str:
     return text.getvalue()
 
 
-def as_records(tables: dict[str, list[dict[str, Row]]]) -> list[dict]:
+def as_records(tables: Tables) -> list[dict]:
     """Return one flat dict a row; with several runs the mean, the std and their number."""
     records = []
-    for dataset, runs in tables.items():
-        for category in _categories(runs):
+    for dataset, models in tables.items():
+        for category, model in _order(models):
+            runs = models[model]
             values = _values(runs, category)
             record = {"dataset": dataset, "category": category}
+            record |= {"model": model} if model else {}
             record |= {c: None if None in v else float(np.mean(v)) for c, v in values.items()}
             if len(runs) > 1:
                 record |= {f"{c} std": _std(v) for c, v in values.items()}
@@ -161,12 +107,14 @@ def as_records(tables: dict[str, list[dict[str, Row]]]) -> list[dict]:
     return records
 
 
-def _categories(runs: list[dict[str, Row]]) -> list[str]:
-    names = sorted({name for run in runs for name in run if name != MEAN})
-    return [*names, MEAN]
+def _order(models: dict[str, Seeds]) -> list[tuple[str, str]]:
+    """Return the table's rows, (category, model): models side by side, the mean last."""
+    having = {model: {name for run in runs for name in run} for model, runs in models.items()}
+    names = sorted(set().union(*having.values()) - {MEAN})
+    return [(name, model) for name in (*names, MEAN) for model in models if name in having[model]]
 
 
-def _values(runs: list[dict[str, Row]], category: str) -> dict[str, list[float | None]]:
+def _values(runs: Seeds, category: str) -> dict[str, list[float | None]]:
     """Return column -> one value for each run that has the category.
 
     Means over different categories do not compare: then that row has no value.
@@ -189,8 +137,8 @@ def _cell(values: list[float | None], style: str) -> str:
     return text if len(values) < 2 else f"{text}{between}{100 * _std(values):.1f}"
 
 
-def formatted(tables: dict[str, list[dict[str, Row]]], style: str, which: str = "headline") -> str:
-    """Return all tables in one of FORMATS; a dataset maps to one dict of rows for each run.
+def formatted(tables: Tables, style: str, which: str = "headline") -> str:
+    """Return all tables in one of FORMATS.
 
     csv and json have all columns and the mean; the others the columns of `which`, one of
     COLUMN_CHOICES, and no mean of one category.
@@ -200,11 +148,16 @@ def formatted(tables: dict[str, list[dict[str, Row]]], style: str, which: str = 
     if style == "json":
         return json.dumps(as_records(tables), indent=2)
     texts = []
-    for dataset, runs in tables.items():
-        shown, categories = shown_columns(dataset, which), _categories(runs)
+    for dataset, models in tables.items():
+        shown, order = shown_columns(dataset, which), _order(models)
+        if len({category for category, _ in order}) <= 2:
+            order = [(category, model) for category, model in order if category != MEAN]
         body = [
-            [name, *(_cell(_values(runs, name)[column], style) for column in shown)]
-            for name in (categories if len(categories) > 2 else categories[:1])
+            [
+                ", ".join(filter(None, (category, model))),
+                *(_cell(_values(models[model], category)[column], style) for column in shown),
+            ]
+            for category, model in order
         ]
         header = [dataset, *(map(_two_lines, shown) if style == "simple" else shown)]
         align = ("left", *("right" for _ in shown))
@@ -223,38 +176,68 @@ def print_tables(runs: Iterable[Results], style: str, which: str = "headline") -
     for results in runs:
         for dataset, categories in results.items():
             found.setdefault(dataset, []).append(categories)
-    tables = {name: [rows(name, of) for of in several] for name, several in found.items()}
+    models = {name: grouped(several) for name, several in found.items()}
+    tables = {
+        name: {model: [rows(name, run) for run in runs] for model, runs in of.items()}
+        for name, of in models.items()
+    }
     print(formatted(tables, style, which))
     if style in ("csv", "json"):
         return
-    notes = [note for name, several in found.items() for note in _notes(name, several, which)]
+    notes = [note for name, of in models.items() for note in _notes(name, of, which)]
     if notes:
         print("\n" + "\n".join(("% – " if style == "latex" else "– ") + note for note in notes))
 
 
-def _notes(dataset: str, runs: list[dict[str, dict]], which: str) -> list[str]:
-    """Return why a dataset's table has dashes, a line for each category that has some."""
+def _notes(dataset: str, models: dict[str, list[Categories]], which: str) -> list[str]:
+    """Return why a table has dashes, and what is missing in it, a line for each category."""
     getters = [columns(dataset)[name] for name in shown_columns(dataset, which)]
     notes = {}
+    runs = [run for of in models.values() for run in of]
     for category, measured in ((c, m) for categories in runs for c, m in categories.items()):
+        why = []
         if any(get(measured) is None for get in getters):
             why = gaps(measured, DATASETS[dataset].saturated) or ["not measured"]
+        if unreadable := measured["glae"].get("unreadable"):
+            why.append(f"unreadable test images, left out: {len(unreadable)}")
+        if why:
             notes[category] = f"{category}: {', '.join(why)}"
-    if len({frozenset(categories) for categories in runs}) > 1:
+    if any(len({frozenset(run) for run in of}) > 1 for of in models.values()):
         notes[MEAN] = f"{MEAN}: the runs are of different categories"
     return list(notes.values())
 
 
-def main(outputs: list[str]) -> int:
+def only(results: Results, dataset: str | None, categories: list[str]) -> Results:
+    """Return a dataset's results of these categories; all where none is asked for."""
+    return {
+        name: {c: m for c, m in found.items() if c in categories or not categories}
+        for name, found in results.items()
+        if dataset in (None, name)
+    }
+
+
+def main(arguments: list[str]) -> int:
     """Print the tables of what has been evaluated already; for sweep.sh."""
+    show_what_the_console_cannot()
+    parser = argparse.ArgumentParser(prog="evaluation.tables")
+    parser.add_argument("outputs", nargs="+", type=Path)
+    parser.add_argument("--dataset")
+    parser.add_argument("--category", action="append", default=[])
+    options = parser.parse_args(arguments)
     try:
-        runs = [read_results(Path(output)) for output in outputs]
-        if not any(runs):
-            raise InputError(f"{' '.join(outputs)} holds no metrics: evaluate it with inference.py")
+        runs = [
+            only(read_results(output), options.dataset, options.category)
+            for output in options.outputs
+        ]
+        if not any(found for run in runs for found in run.values()):
+            where = " ".join(map(str, options.outputs))
+            raise InputError(f"{where} holds no metrics: evaluate it with inference.py")
     except InputError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
-    print_tables(runs, "simple")
+    with suppress(BrokenPipeError):  # of a reader that has seen enough
+        print_tables(runs, "simple")
+        sys.stdout.flush()
     return 0
 
 

@@ -155,11 +155,13 @@ def check_stored(
     if options.resume and begun:
         with noted(faults):
             check_unchanged(run.read_config(), resolved(options))
+    same = not faults  # or the checkpoint would be called damaged
     empty = empty_detector(options.model, options.model_size, image_size(options))
     faults += room_faults(run, category, empty, options.overwrite)
     if options.resume:
         with noted(faults):
-            check_checkpoint(run, empty, teacher, options.train_steps)
+            if same:
+                check_checkpoint(run, empty, teacher, options.train_steps)
         with noted(faults):
             if run.detector_file.exists():
                 run.load_detector(torch.device("cpu"))

@@ -5,6 +5,7 @@ Python's own answer is a traceback, or none at all where an import catches it.
 
 import os
 import signal
+import sys
 
 
 def leave(*_: object) -> None:
@@ -20,3 +21,10 @@ def leave_when_interrupted() -> None:
             signal.getsignal(number) is not signal.SIG_IGN
         ):  # a shell's background jobs ignore SIGINT
             signal.signal(number, leave)
+
+
+def show_what_the_console_cannot() -> None:
+    """Print a question mark for what an old code page lacks, instead of ending in an error."""
+    for stream in (sys.stdout, sys.stderr):
+        if hasattr(stream, "reconfigure"):  # not where a test has put another in its place
+            stream.reconfigure(errors="replace")

@@ -136,10 +136,10 @@ def records(text: str, style: str) -> list[dict]:
     ]
 
 
-def tabulated(*runs: dict[str, dict[str, dict]]) -> dict[str, list]:
-    """Return what `formatted` takes: dataset -> one table for each run."""
+def tabulated(*runs: dict[str, dict[str, dict]]) -> dict[str, dict[str, list]]:
+    """Return what `formatted` takes of seeds of one model: dataset -> one table for each run."""
     names = dict.fromkeys(dataset for run in runs for dataset in run)
-    return {name: [rows(name, run[name]) for run in runs if name in run] for name in names}
+    return {name: {"": [rows(name, run[name]) for run in runs if name in run]} for name in names}
 
 
 def values_of(runs, category: str, column: str) -> list[float | None]:

@@ -8,7 +8,8 @@ import statistics
 
 import pytest
 
-from evaluation.tables import columns, formatted, rows
+from evaluation.columns import columns
+from evaluation.tables import formatted, rows
 from tests.evaluation.made_up import (
     PLACES,
     PRO,
