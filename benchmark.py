@@ -10,7 +10,6 @@ import json
 import os
 import sys
 import warnings
-from pathlib import Path
 
 from tabulate import tabulate
 
@@ -22,6 +21,7 @@ from data.samples import report_faults
 from utils.commands import run_command
 from utils.compilation import WARM_UP
 from utils.devices import pick_compute
+from utils.files import user_path
 from utils.options import (
     Parser,
     add_dataset_options,
@@ -53,7 +53,9 @@ def get_parser() -> Parser:
     train = add_command(commands, "train", TRAIN)
     group = add_networks_options(train, scores=False)
     group.add_argument("--batch_size", type=int, default=1, help="images a step")
-    group.add_argument("--imagenet_train_path", type=Path, help="natural images for the penalty")
+    group.add_argument(
+        "--imagenet_train_path", type=user_path, help="natural images for the penalty"
+    )
     inference = add_command(commands, "inference", INFERENCE)
     group = add_networks_options(inference, scores=True)
     text = "images at once, one or several; default: 1 on a CPU, else 1 and 16"

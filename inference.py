@@ -20,6 +20,7 @@ from evaluation.maps import check_maps
 from evaluation.tables import FORMATS, Results, print_tables, write_csv
 from utils.commands import printable, run_command, say
 from utils.devices import Compute, pick_compute, supports
+from utils.files import user_path
 from utils.options import (
     Parser,
     add_dataset_options,
@@ -44,11 +45,13 @@ def get_parser() -> Parser:
         EXAMPLES,
         presets=False,
     )
-    parser.add_argument("outputs", type=Path, nargs="*", default=[Path("output")], metavar="OUTPUT")
+    parser.add_argument(
+        "outputs", type=user_path, nargs="*", default=[Path("output")], metavar="OUTPUT"
+    )
     parser.add_argument("--no_maps", action="store_true", help="do not write the anomaly maps")
     parser.add_argument(
         "--maps_dir",
-        type=Path,
+        type=user_path,
         help="evaluate maps made elsewhere, MAPS_DIR/<category>/test/<defect>/<stem>.tiff, of the "
         "runs in OUTPUT or of --dataset; nothing is written",
     )

@@ -22,6 +22,7 @@ from training.loop import fit
 from training.preparation import NO_PENALTY, Prepared, prepare
 from utils.commands import printable, resumable, run_command, say
 from utils.devices import seed_everything
+from utils.files import user_path
 from utils.options import (
     Parser,
     add_checkpoint_option,
@@ -54,14 +55,16 @@ def get_parser() -> Parser:
         metavar="{small,medium,FILE}",
         help="the teacher: one that ships, or a file; default: the one of --model_size",
     )
-    group.add_argument("--imagenet_train_path", type=Path, help="natural images for the penalty")
+    group.add_argument(
+        "--imagenet_train_path", type=user_path, help="natural images for the penalty"
+    )
     group.add_argument("--train_steps", type=int, default=65_000, help="batches to train on")
     group.add_argument("--batch_size", type=int, default=1, help="images a step")
     group.add_argument("--seed", type=int, default=0, help="of weights, order and jitter")
     add_machine_options(parser)
     add_speed_options(parser)
     group = parser.add_argument_group("output")
-    group.add_argument("--output_dir", type=Path, default=Path("output"))
+    group.add_argument("--output_dir", type=user_path, default=Path("output"))
     add_checkpoint_option(group, "1m")
     group.add_argument("--resume", action="store_true", help="go on where the run was stopped")
     group.add_argument("--overwrite", action="store_true", help="replace an earlier run")
@@ -113,7 +116,7 @@ def main(options: argparse.Namespace) -> int:
             counts = f"{len(category.train)} training, {len(category.validation)} validation and "
             print(f"ready: {category.name}, {counts}{len(category.test)} test images")
             return 0
-        with resumable():
+        with resumable(run.has_begun):
             if prepared.images is not None:
                 train(prepared, options)
             metrics = test(prepared, options) if category.test else None

@@ -39,7 +39,7 @@ from models.backbone import LAYERS
 from models.pdn import PDNS
 from utils.commands import resumable, run_command
 from utils.devices import Compute, pick_device, pick_precision, set_up
-from utils.files import locked_folder
+from utils.files import locked_folder, user_path
 from utils.options import (
     Parser,
     add_checkpoint_option,
@@ -65,7 +65,7 @@ def get_parser() -> Parser:
     group = parser.add_argument_group("distillation")
     group.add_argument(
         "--imagenet_train_path",
-        type=Path,
+        type=user_path,
         help="natural images: a folder of any shape, of image files or of tar shards",
     )
     group.add_argument(
@@ -86,7 +86,9 @@ def get_parser() -> Parser:
         metavar="LAYER",
         help=f"whose features are learnt; known for {', '.join(LAYERS)}",
     )
-    group.add_argument("--backbone_weights", type=Path, help="a file; else torchvision's download")
+    group.add_argument(
+        "--backbone_weights", type=user_path, help="a file; else torchvision's download"
+    )
     group.add_argument(
         "--model_size",
         nargs="+",
@@ -114,7 +116,7 @@ def get_parser() -> Parser:
     group = parser.add_argument_group("output")
     group.add_argument(
         "--output_dir",
-        type=Path,
+        type=user_path,
         default=Path("output/teachers"),
         help="for teacher_<size>.safetensors, losses.csv and the checkpoint",
     )
@@ -168,7 +170,7 @@ def distil(
         else:
             source = Streamed(train, features, options, pinned=compute.on_cuda)
         state = State(Pupils(options.model_size, source.padding, options.seed), options, compute)
-        with resumable():
+        with resumable(checkpoint_path(options).exists):
             fit(state, source, compute, processes)
         held = stack.pop_all()
     with held:

@@ -20,7 +20,7 @@ def machine(compute: Compute | None = None) -> dict:
     """Describe this machine, and the device that was used."""
     name = platform.processor() or platform.machine()
     if Path("/proc/cpuinfo").is_file():
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
         name = next((x.split(":")[1].strip() for x in lines if x.startswith("model name")), name)
     found = {"processor": name, "cores": os.cpu_count(), "system": platform.system(), **versions()}
     if compute:
@@ -39,7 +39,9 @@ def peak_memory() -> int:
     """Return the most memory in bytes that this process had resident."""
     status = Path("/proc/self/status")
     if status.is_file():  # getrusage would count what the parent had before it started this one
-        line = next(x for x in status.read_text().splitlines() if x.startswith("VmHWM"))
+        line = next(
+            x for x in status.read_text(encoding="utf-8").splitlines() if x.startswith("VmHWM")
+        )
         return 1024 * int(line.split()[1])
     import resource  # not on Windows
 
@@ -52,7 +54,7 @@ def forget_peaks(compute: Compute) -> None:
         torch.cuda.empty_cache()
         torch.cuda.reset_peak_memory_stats(compute.device)
     with suppress(OSError):  # Linux alone can forget a process's
-        Path("/proc/self/clear_refs").write_text("5")
+        Path("/proc/self/clear_refs").write_text("5", encoding="utf-8")
 
 
 def peak_memories(compute: Compute) -> dict[str, int]:

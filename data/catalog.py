@@ -156,10 +156,11 @@ def unfit_names(category: Category) -> list[str]:
 def main(arguments: list[str]) -> int:
     """Print the categories of DATASET found in PATH, one a line; for sweep.sh."""
     dataset, path = arguments
+    sys.stdout.reconfigure(encoding="utf-8")  # names are for a shell, which passes bytes on
     try:
         if dataset not in DATASETS:
             raise InputError(f"there is no dataset {dataset}: choose one of {', '.join(DATASETS)}")
-        root = find_root(dataset, Path(path))
+        root = find_root(dataset, Path(path).expanduser())
         found = DATASETS[dataset].find(root)
         if not found and dataset == "folder" and (root / "train" / GOOD).is_dir():
             found = [root.resolve().name]  # the one product that `root` is

@@ -88,7 +88,7 @@ def _draw_into(folder: Path, seed: int) -> None:
             save(folder / "test" / defect.kind / f"{stem}.png", image)
             truth = folder / "ground_truth" / defect.kind / stem / "000.png"
             save(truth, np.where(mask > 0, value, 0).astype(np.uint8))
-    (folder / "defects_config.json").write_text(json.dumps(entries, indent=2))
+    (folder / "defects_config.json").write_text(json.dumps(entries, indent=2), encoding="utf-8")
 
 
 def save(path: Path, image: np.ndarray) -> None:

@@ -41,9 +41,12 @@ class LossLog:
         if begun:
             self.window[: len(begun)] = torch.tensor(begun)
         kept = self._rows_before(start)
-        with written_aside(self.path) as aside, aside.open("w", newline="") as file:
+        with (
+            written_aside(self.path) as aside,
+            aside.open("w", encoding="utf-8", newline="") as file,
+        ):
             csv.writer(file).writerows([("step", "total", *terms, "learning_rate"), *kept])
-        self.file = self.path.open("a", newline="")
+        self.file = self.path.open("a", encoding="utf-8", newline="")
         self.tensorboard = open_tensorboard(path.parent, start)
 
     def _rows_before(self, step: int) -> list[list[str]]:
@@ -53,7 +56,7 @@ class LossLog:
         """
         if not step or not self.path.is_file():
             return []
-        with self.path.open(errors="replace") as file:
+        with self.path.open(encoding="utf-8", errors="replace") as file:
             rows = [line.rstrip("\n").split(",") for line in file]
         rows = [row for row in rows if len(row) == len(self.terms) + 3]
         return [row for row in rows if re.fullmatch("[0-9]{1,9}", row[0]) and int(row[0]) <= step]

@@ -151,7 +151,7 @@ def check_stored(
 ) -> None:
     """Raise InputError when what is stored does not suit these options, or more cannot be."""
     faults: list[str] = []
-    begun = run.replacement or run.checkpoint_file.exists() or run.detector_file.exists()
+    begun = run.replacement or run.has_begun()
     if options.resume and begun:
         with noted(faults):
             check_unchanged(run.read_config(), resolved(options))
@@ -174,7 +174,7 @@ def choose(run: Run, options: argparse.Namespace) -> Run:
     Raises InputError rather than mix or lose results.
     """
     new = replace(run, replacement=True)
-    begun = run.detector_file.exists() or run.checkpoint_file.exists()
+    begun = run.has_begun()
     if run.former_checkpoint.exists() and not (begun or options.overwrite):
         raise InputError(
             f"{run.former_checkpoint} is of an earlier version: --overwrite begins anew"

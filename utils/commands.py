@@ -20,7 +20,7 @@ from utils.devices import out_of_memory
 from utils.options import Parser
 from utils.presets import parse
 from utils.processes import process_count
-from utils.startup import leave
+from utils.startup import leave, show_what_the_console_cannot
 
 # what a script can be asked to do with less memory
 THRIFTY = ("batch_size", "scoring_batch_size", "image_size", "feature_memory", "workers")
@@ -39,17 +39,24 @@ def print_warning(message: Warning | str, *_: object) -> None:
 
 
 @contextmanager
-def resumable() -> Iterator[None]:
-    """Within the block, an interrupt says with which command the work goes on."""
+def resumable(stored: Callable[[], bool]) -> Iterator[None]:
+    """Within the block, an interrupt says with which command the work goes on, if any is stored."""
     try:
         yield
     except KeyboardInterrupt as interrupt:
         where = interrupt.args[0] if interrupt.args else ""
-        kept = [a for a in sys.argv if a not in ("--resume", "--overwrite")]
-        line = f"go on with: {shlex.join(['python3', *kept, '--resume'])}"
+        line = f"go on with: {shlex.join([*command_line(), '--resume'])}"
         if process_count() > 1:
             line = "--resume goes on from there"
+        if not stored():
+            line = "nothing was stored yet: the same command begins again"
         raise KeyboardInterrupt(f"{where}; {line}") from interrupt
+
+
+def command_line() -> list[str]:
+    """Return what this script was called with, the interpreter first, but for what begins anew."""
+    interpreter = sys.orig_argv[: -len(sys.argv)] or [sys.executable]
+    return [*interpreter, *(a for a in sys.argv if a not in ("--resume", "--overwrite"))]
 
 
 def explained(error: Exception, options: argparse.Namespace) -> list[str]:
@@ -79,6 +86,7 @@ def run_command(main: Callable, get_parser: Callable[[], Parser]) -> int:
     Errors are one line each on stderr; a traceback only with --debug.
     """
     debug = "--debug" in sys.argv
+    show_what_the_console_cannot()
     warnings.showwarning = print_warning
     logging.getLogger("tifffile").disabled = True  # a damaged file is an error of ours
     warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # such images are refused

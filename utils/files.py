@@ -8,7 +8,7 @@ import threading
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 import yaml
@@ -175,17 +175,34 @@ class PlainLoader(yaml.SafeLoader):
         return super().compose_node(parent, index)
 
 
-def read_yaml(path: Path) -> Any:
+class TextLoader(PlainLoader):
+    """Reads values as the text that they are: a product 010 is no number 8; null stays None."""
+
+    yaml_implicit_resolvers: ClassVar = {
+        first: [rule for rule in rules if rule[0] == "tag:yaml.org,2002:null"]
+        for first, rules in PlainLoader.yaml_implicit_resolvers.items()
+    }
+
+
+def user_path(text: str) -> Path:
+    """Read a path from an option; ~ is the home folder, where the shell has left it standing."""
+    try:
+        return Path(text).expanduser()
+    except RuntimeError as error:
+        raise InputError(f"{text}: {error}") from error
+
+
+def read_yaml(path: Path, loader: type[yaml.SafeLoader] = PlainLoader) -> Any:
     """Read a small YAML file of plain values.
 
     Raises InputError that names the file and what is wrong with it.
     """
     try:
-        with path.open() as file:
+        with path.open(encoding="utf-8-sig") as file:
             text = file.read(MOST_YAML + 1)
         if len(text) > MOST_YAML:
             raise InputError(f"{path} must be a file of at most {MOST_YAML} bytes")
-        return yaml.load(text, PlainLoader)
+        return yaml.load(text, loader)
     except InputError:
         raise
     except OSError as error:

@@ -12,6 +12,7 @@ from data.samples import InputError, report_faults
 from models.autoencoder import AUTOENCODERS, check_size
 from models.pdn import PDNS
 from utils.devices import COMPILERS, PRECISIONS
+from utils.files import user_path
 
 MOST = {"workers": 1024, "batch_size": 2**16, "scoring_batch_size": 2**16, "seed": 2**63 - 1}
 MOST_OTHERS = 10**9  # of any number: more is a slip
@@ -80,7 +81,7 @@ def add_dataset_options(
     for dataset in DATASETS.values():
         if dataset.option:
             where = f"default: ./{dataset.default_path}" if dataset.default_path else dataset.hint
-            group.add_argument(f"--{dataset.option}", type=Path, help=where)
+            group.add_argument(f"--{dataset.option}", type=user_path, help=where)
 
 
 def dataset_path(options: argparse.Namespace, dataset: str) -> Path | None:
@@ -174,7 +175,7 @@ def add_config_option(parser: argparse.ArgumentParser) -> None:
     """Add --config."""
     parser.add_argument(
         "--config",
-        type=Path,
+        type=user_path,
         action="append",
         metavar="FILE.yaml",
         help="options on top of presets",

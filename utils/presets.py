@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from data.samples import InputError, report_faults
-from utils.files import read_yaml
+from utils.files import TextLoader, read_yaml
 from utils.options import FLAGS, Parser
 
 CONFIGS = Path(__file__).resolve().parent.parent / "configs"
@@ -20,6 +20,7 @@ NOT_PRESET = (*FLAGS, "config", "help")
 # What a former version stored with its runs, and is no option any more.
 RETIRED = {("memory_format", "channels_last"), ("memory_format", "channels_first")}
 RETIRED |= {("compile", "inductor")}
+MOST_TEXT = 4096  # characters of a value; no path is longer
 Scalar = str | int | float | None
 
 
@@ -44,7 +45,7 @@ def preset_tokens(parser: Parser, path: Path) -> list[str]:
 
     Raises InputError naming the file and all that is wrong in it.
     """
-    preset = read_yaml(path) or {}
+    preset = read_yaml(path, TextLoader) or {}
     if not isinstance(preset, dict):
         raise InputError(f"{path} must hold lines of 'option: value'")
     faults, tokens = [], []
@@ -73,7 +74,8 @@ def is_plain(value: Any) -> bool:
     values = value if isinstance(value, list) else [value]
     dashes = isinstance(value, list) and any(str(v).startswith("-") for v in value)
     kinds = all(isinstance(v, Scalar) and not isinstance(v, bool) for v in values)
-    return kinds and not dashes and "\0" not in str(value)
+    short = all(len(str(v)) <= MOST_TEXT for v in values)
+    return kinds and short and not dashes and "\0" not in str(value)
 
 
 def tokens_of(key: str, value: Scalar | list[Scalar]) -> list[str]:

@@ -85,6 +85,10 @@ class Run:
             return self.folder / "metrics.json"
         return self.output / "metrics" / self.dataset / f"{self.subdataset}.json"
 
+    def has_begun(self) -> bool:
+        """Tell whether --resume would find something to go on with."""
+        return self.detector_file.exists() or self.checkpoint_file.exists()
+
     @contextmanager
     def scratch(self) -> Iterator[Path]:
         """Give a folder beside the run's for what nobody wants to keep."""
@@ -141,7 +145,9 @@ class Run:
     def write_config(self, config: dict) -> None:
         """Write the resolved options, enough to repeat the run with --config."""
         with written_aside(self.config_file) as aside:
-            aside.write_text(yaml.safe_dump(config, sort_keys=False))
+            aside.write_text(
+                yaml.safe_dump(config, sort_keys=False, allow_unicode=True), encoding="utf-8"
+            )
 
     def read_config(self) -> dict:
         """Read the resolved options. Raises InputError when they are missing or damaged."""

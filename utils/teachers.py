@@ -14,7 +14,7 @@ from torch import nn
 
 from data.samples import InputError, require_file
 from models.pdn import PDNS, TEACHER_CHANNELS
-from utils.files import save_tensors
+from utils.files import save_tensors, user_path
 
 SHIPPED = Path(__file__).resolve().parent.parent / "models" / "weights"
 MOST_BYTES = 2**29  # of a teacher's file: the medium one takes 2**26 in double precision
@@ -35,7 +35,7 @@ def shipped_teacher(model_size: str) -> Path:
 
 def teacher_name(text: str) -> str | Path:
     """Read --weights: the size of a teacher that ships stays a name, all else is a path."""
-    return text if text in PDNS else Path(text)
+    return text if text in PDNS else user_path(text)
 
 
 def find_teacher(weights: str | Path) -> Path:

@@ -107,7 +107,7 @@ def test_interrupted_it_finishes_its_step_and_says_how_to_go_on(
     assert "Traceback" not in child.text()
     last = child.text().splitlines()[-1]
     step = saved_step(run_of(tmp_path))
-    assert last.startswith(f"interrupted at step {step}; go on with: python3 main.py")
+    assert last.startswith(f"interrupted at step {step}; go on with: {sys.executable} main.py")
     assert last.endswith(" --resume")
     assert goes_on(world, tmp_path, undisturbed_with_penalty, *more)
 
