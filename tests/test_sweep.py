@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from models.pdn import pdn_small
-from tests.conftest import REPOSITORY, make_mvtec_ad, make_product
+from tests.conftest import REPOSITORY, fill, make_mvtec_ad, make_product
 from utils.runs import Run
 
 TINY = ["--train_steps", "2", "--image_size", "64", "--workers", "1", "--device", "cpu"]
@@ -25,8 +25,8 @@ def world(tmp_path) -> Path:
     return tmp_path
 
 
-def sweep(world: Path, output: Path, *more: str, **environment: str):
-    line = [REPOSITORY / "sweep.sh", "mvtec_ad", world / "two", *TINY, *more]
+def sweep(world: Path, output: Path, *more: str, place=("mvtec_ad", "two"), **environment: str):
+    line = [REPOSITORY / "sweep.sh", place[0], world / place[1], *TINY, *more]
     line += ["--weights", world / "teacher.pth", "--output_dir", output]
     variables = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHON": sys.executable, **environment}
     return subprocess.run(
@@ -115,6 +115,26 @@ def test_a_sweep_over_one_product_checks_it(tmp_path):
     )
     assert done.returncode == 0, done.stderr
     assert done.stdout == "ready: bolt, 5 training, 1 validation and 4 test images\n"
+
+
+@pytest.mark.slow
+def test_another_line_with_a_product_of_the_same_name_is_told_apart(world, tmp_path):
+    for line, count in (("A", 6), ("B", 7)):
+        make_product(world / line / "part")
+        fill(world / line / "part" / "train" / "good", count)
+    first = sweep(world, tmp_path / "out", place=("folder", "A"))
+    assert (first.returncode, "part" in first.stdout) == (0, True), first.stderr
+    second = sweep(world, tmp_path / "out", place=("folder", "B"))
+    assert (second.returncode, second.stdout) == (1, "")
+    assert "006.png is new" in second.stderr
+    assert "failed: part" in second.stderr
+    again = sweep(world, tmp_path / "out", place=("folder", "A"))
+    assert (again.returncode, again.stdout) == (0, first.stdout)
+    assert "part: finished already" in again.stderr
+    other = sweep(world, tmp_path / "out", "--train_steps", "3", place=("folder", "A"))
+    assert other.returncode == 1
+    assert "train_steps was 2 in this run, not 3" in other.stderr
+    assert "damaged" not in other.stderr
 
 
 def test_a_sweep_without_room_for_its_claims_starts_nothing(tmp_path):
