@@ -86,6 +86,7 @@ def train(prepared: Prepared, options: argparse.Namespace) -> None:
         run.write_images(fingerprint(prepared.category, options.workers))
     seed_everything(options.seed)
     detector = build_detector(options.model, options.model_size, size, prepared.teacher)
+    detector.bits.fill_(prepared.bits)
     compute.place(detector)
     images, prepared.images = prepared.images.to(compute.device), None
     features = describe_training_images(detector, images, compute, options.feature_memory)
@@ -114,7 +115,8 @@ def main(options: argparse.Namespace) -> int:
         run, category = prepared.run, prepared.category
         if options.check:
             counts = f"{len(category.train)} training, {len(category.validation)} validation and "
-            print(f"ready: {category.name}, {counts}{len(category.test)} test images")
+            depth = f" of {prepared.bits} bits" * (prepared.bits != 8)
+            print(f"ready: {category.name}, {counts}{len(category.test)} test images{depth}")
             return 0
         with resumable(run.has_begun):
             if prepared.images is not None:

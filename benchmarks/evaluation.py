@@ -20,7 +20,7 @@ from benchmarks.machine import peak_memory
 from benchmarks.timing import spread
 from data.catalog import find_root, read_category
 from data.images import image_size
-from data.masks import read_mask
+from data.masks import read_defect
 from data.samples import Category, InputError, Sample
 from evaluation.evaluation import measure
 from evaluation.maps import map_path
@@ -35,7 +35,7 @@ def generate_map(sample: Sample, rng: np.random.Generator) -> np.ndarray:
     size = image_size(sample.image)
     scores = rng.exponential(0.05, (MAP_SIDE, MAP_SIDE))
     for path in sample.masks:
-        mask = (read_mask(path, size) > 0).astype(np.float32)
+        mask = read_defect(path, size).astype(np.float32)
         small = cv2.resize(mask, scores.shape, interpolation=cv2.INTER_AREA)
         scores += rng.uniform(0, 0.4) * small
     return cv2.resize(scores.astype(np.float32), size[::-1], interpolation=cv2.INTER_LINEAR)

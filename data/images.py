@@ -8,7 +8,6 @@ levels on average, a bilinear without antialiasing by 8.5.)
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from functools import lru_cache
 from itertools import islice
 from pathlib import Path
@@ -16,108 +15,37 @@ from typing import BinaryIO
 
 import numpy as np
 import torch
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 
-from data.samples import InputError, require_file
+from data.depth import read_picture
+from data.image_files import Size, opened, upright_size, warn_of
+from data.samples import InputError
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
-
-Size = tuple[int, int]  # height, width, in pixels
 
 JITTER = 0.2  # most that brightness, contrast or saturation change; source: EfficientAD, A.3
 GREY = (0.2989, 0.587, 0.114)  # of red, green and blue; source: ITU-R BT.601, as in torchvision
 
 
-# What PIL may take a file for: it knows others, some of which start other programs.
-FORMATS = ("PNG", "JPEG", "BMP", "DIB", "TIFF", "WEBP", "PPM", "GIF")
-MOST_PIXELS = 89_478_485  # a quarter of a GiB as RGB; a few bytes can claim any number
-TOO_MANY = f"more than {MOST_PIXELS // 10**6} million"
-
-
-@contextmanager
-def opened(
-    path: Path, content: BinaryIO | None = None, kind: str = "image"
-) -> Iterator[Image.Image]:
-    """Give an image file, not decoded yet; `content` is what it holds if it lies in an archive.
-
-    Raises InputError, which calls it `kind`, for whatever fails in the block: a damaged file fails
-    in any way.
-    """
-    try:
-        if content is None:
-            require_file(path)
-        Image.init()  # or only some of the formats are known
-        with Image.open(content or path, formats=FORMATS) as image:
-            check_header(image)
-            yield image
-    except (InputError, MemoryError):
-        raise
-    except Exception as error:
-        text = f"cannot read the {kind} {path}: {reason(error)}; replace or remove it"
-        raise InputError(text) from error
-
-
-def reason(error: Exception) -> str:
-    """Say why an image cannot be read."""
-    if isinstance(error, UnidentifiedImageError):
-        return "no known format"
-    if isinstance(error, Image.DecompressionBombError):  # PIL's own limit is twice ours
-        return f"its pixels are {TOO_MANY}"
-    return getattr(error, "strerror", None) or str(error) or type(error).__name__
-
-
-def check_header(image: Image.Image) -> None:
-    """Raise ValueError for an image that is too large or one of several in its file."""
-    if image.width * image.height > MOST_PIXELS:
-        raise ValueError(f"its {image.width} x {image.height} pixels are {TOO_MANY}")
-    if image.format == "TIFF":
-        several = has_second_page(image)
-    else:  # a camera's MPO holds a preview beside the image
-        several = image.format != "MPO" and getattr(image, "is_animated", False)
-    if several:
-        raise ValueError("it holds several images, and which is meant is not known")
-
-
-def has_second_page(image: Image.Image) -> bool:
-    """Tell whether a TIFF has more than one page, without following all of them."""
-    try:
-        image.seek(1)
-    except EOFError:
-        return False
-    return True
-
-
-def decode(path: Path, content: BinaryIO | None = None) -> Image.Image:
+def decode(path: Path, content: BinaryIO | None = None, bits: int | None = None) -> Image.Image:
     """Read an image file as 8-bit RGB; `content` is what it holds if it lies in an archive.
 
-    Grayscale is repeated, a palette is looked up, alpha is dropped, 16 bits are scaled to 8.
+    Turned as its EXIF says; grayscale is repeated, a palette is looked up, alpha is dropped. Values
+    deeper than 8 bits are scaled from `bits`, or from as many as hold those of this image.
     Raises InputError naming a file that is missing, cut short, too large or no image that we can
     show.
     """
-    with opened(path, content) as image:
-        return _eight_bit(image, path).convert("RGB")
+    return read_picture(path, content).rgb(bits)
 
 
 def image_size(path: Path) -> Size:
-    """Return an image file's (height, width), reading its header alone.
+    """Return the (height, width) that an image file is shown in, reading its header alone.
 
     Raises InputError naming a file that is missing or no image.
     """
     with opened(path) as image:
-        return image.height, image.width
-
-
-def _eight_bit(image: Image.Image, path: Path) -> Image.Image:
-    """Scale 16-bit grey to 8 bits: PIL's own conversion would clip it at 255."""
-    if image.mode == "F":
-        raise InputError(f"{path} holds floating-point pixels of unknown range: save it as PNG")
-    if not image.mode.startswith("I"):
-        return image
-    pixels = np.asarray(image).astype(np.int32)
-    if pixels.min() < 0 or pixels.max() > 65535:
-        raise InputError(f"{path} holds 32-bit pixels of unknown range: save it as 8 or 16 bits")
-    return Image.fromarray(((pixels + 128) // 257).astype(np.uint8))  # rounded
+        return upright_size(image)
 
 
 def resize(
@@ -131,10 +59,24 @@ def resize(
     return torch.from_numpy(np.array(resized)).permute(2, 0, 1).contiguous()
 
 
-def load_image(path: Path, size: Size) -> tuple[torch.Tensor, Size]:
-    """Read one image: uint8 (3, H, W) at `size`, and the file's own (height, width)."""
-    image = decode(path)
+def load_image(
+    path: Path, size: Size, bits: int | None = None, deeper: list[Path] | None = None
+) -> tuple[torch.Tensor, Size]:
+    """Read one image: uint8 (3, H, W) at `size`, and the file's own (height, width).
+
+    `bits` as in `decode`; adds the path to `deeper` if its values need more.
+    """
+    picture = read_picture(path)
+    if deeper is not None and picture.bits > (bits or picture.bits):
+        deeper.append(path)
+    image = picture.rgb(bits)
     return resize(image, size), (image.height, image.width)
+
+
+def warn_of_deeper(paths: list[Path], bits: int) -> None:
+    """Warn of images with values above `bits`, once for all of them."""
+    text = f"values of more than the {bits} bits of all training images; what is above is white"
+    warn_of(paths, text)
 
 
 def in_background(function: Callable, items: Iterable, workers: int) -> Iterator:
@@ -170,16 +112,19 @@ def image_batches(
     size: Size,
     workers: int,
     batch_size: int,
+    bits: int | None = None,
     unreadable: dict[Path, str] | None = None,
 ) -> Iterator[tuple[torch.Tensor, list[Size]]]:
     """Decode `paths` ahead of use; yield them in order: uint8 (N, 3, H, W), their files' sizes.
 
-    One that cannot be read is an InputError; or it is left out, and noted in `unreadable`.
+    `bits` as in `decode`; in the end warns of images whose values need more. One that cannot be
+    read is an InputError; or it is left out, and noted in `unreadable`.
     """
+    deeper: list[Path] = []
 
     def load(path: Path) -> tuple[torch.Tensor, Size] | None:
         try:
-            return load_image(path, size)
+            return load_image(path, size, bits, deeper)
         except InputError as error:
             if unreadable is None:
                 raise
@@ -190,6 +135,8 @@ def image_batches(
     while batch := list(islice(loaded, batch_size)):
         images, sizes = zip(*batch, strict=True)
         yield torch.stack(images), list(sizes)
+    if bits is not None:
+        warn_of_deeper(deeper, bits)
 
 
 @lru_cache

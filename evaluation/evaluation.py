@@ -14,7 +14,7 @@ import torch
 
 from data.fingerprints import digest_of
 from data.images import Size, image_size, in_background
-from data.masks import Region, regions
+from data.masks import Region, regions, warn_of_soft
 from data.samples import GOOD, Category, InputError, Sample
 from evaluation.image_metrics import auroc, average_precision, f1_max, mean
 from evaluation.localization import CURVE_ERROR, PRO_LIMIT, SPRO_LIMITS, Localization, localize
@@ -58,7 +58,7 @@ def measure(category: Category, folder: Path, workers: int) -> dict:
     score is its map's maximum. Raises InputError for a bad map or mask.
     """
     samples, loco = category.test, category.defects_config is not None
-    maxima = [0.0] * len(samples)
+    maxima, soft = [0.0] * len(samples), []
 
     def read(index: int) -> np.ndarray:
         anomaly_map = read_map(folder, samples[index])
@@ -66,7 +66,7 @@ def measure(category: Category, folder: Path, workers: int) -> dict:
         return anomaly_map
 
     def truth(index: int) -> list[Region]:
-        return regions_of(samples[index], category)
+        return regions_of(samples[index], category, soft)
 
     groups = [sample.defect for sample in samples]
     defects = sorted(set(groups) - {GOOD})
@@ -74,6 +74,7 @@ def measure(category: Category, folder: Path, workers: int) -> dict:
     limits = SPRO_LIMITS if loco else (PRO_LIMIT,)
     what = f"measuring {category.name}"
     pixels = localize(read, truth, groups, subsets, limits, workers, what)
+    warn_of_soft(soft)
     scores = defaultdict(list)
     for group, maximum in zip(groups, maxima, strict=True):
         scores[group].append(maximum)
@@ -85,11 +86,11 @@ def measure(category: Category, folder: Path, workers: int) -> dict:
     return main | {"glae": common | {"au_pro_by_defect": areas}}
 
 
-def regions_of(sample: Sample, category: Category) -> list[Region]:
-    """Return the regions that PRO, or with a defects_config sPRO, averages over."""
+def regions_of(sample: Sample, category: Category, soft: list[Path] | None = None) -> list[Region]:
+    """Return the regions that PRO, or with a defects_config sPRO, averages over; see `regions`."""
     if not sample.masks:
         return []
-    return regions(sample.masks, image_size(sample.image), category.defects_config)
+    return regions(sample.masks, image_size(sample.image), category.defects_config, soft)
 
 
 def area_of(pixels: Pixels, subset: str, limit: float) -> float | None:

@@ -41,16 +41,16 @@ def write_maps(
     seconds = []
     samples = (s for s in category.test if s.image not in unreadable)  # asked as they are scored
     paths = [sample.image for sample in category.test]
-    compute = scorer.compute
+    compute, bits = scorer.compute, int(scorer.detector.bits)
     scorer.warm_up(size)
 
     def scored() -> Iterator[tuple[Path, torch.Tensor]]:
-        batches = image_batches(paths, size, workers, compute.scoring_batch_size, unreadable)
-        for batch, sizes in batches:
+        count = compute.scoring_batch_size
+        for batch, sizes in image_batches(paths, size, workers, count, bits, unreadable):
             begun = time.perf_counter()
             _, maps = scorer.score(batch, sizes)
             synchronise(compute.device)
-            if len(batch) == compute.scoring_batch_size or not seconds:  # a smaller one is new
+            if len(batch) == count or not seconds:  # a smaller one is new
                 seconds.append((time.perf_counter() - begun) / len(batch))
             yield from ((map_path(folder, next(samples)), scores) for scores in maps)
 

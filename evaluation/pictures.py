@@ -8,7 +8,7 @@ import tifffile
 from PIL import Image, ImageDraw
 
 from data.images import decode
-from data.masks import read_mask
+from data.masks import read_defect
 from data.samples import Category, Sample
 from evaluation.maps import map_path
 from utils.files import written_aside
@@ -40,7 +40,7 @@ def column(sample: Sample, maps_folder: Path, threshold: float) -> Image.Image:
     image = decode(sample.image)
     mask = np.zeros((image.height, image.width), bool)
     for path in sample.masks:
-        mask |= read_mask(path, mask.shape) > 0
+        mask |= read_defect(path, mask.shape)
     anomaly_map = tifffile.imread(map_path(maps_folder, sample))
     size = (round(image.width * HEIGHT / image.height), HEIGHT)
     pictures = (image, Image.fromarray(mask), Image.fromarray(heat(anomaly_map, threshold)))

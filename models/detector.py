@@ -13,6 +13,7 @@ from models.pdn import PDNS, TEACHER_CHANNELS
 
 HARD_PER_MILLE = 999  # the hard loss keeps the elements from the 0.999 quantile on
 LOW_VALUE, HIGH_VALUE = 0.0, 0.1  # what the two calibrated quantiles of a map become
+FORMER_BITS = 16  # of values in files deeper than 8 bits, in detectors that do not tell
 UNCALIBRATED = (LOW_VALUE, HIGH_VALUE)  # quantiles that leave a map as it is
 MAP_PADDING = 4  # outputs at each border that the unpadded PDN does not describe
 # The least spread of two quantiles, of their level and at all: good images without any contrast
@@ -45,9 +46,10 @@ def hard_feature_loss(distance: torch.Tensor) -> torch.Tensor:
 class Detector(nn.Module):
     """Finds where the student disagrees with the teacher, and with the autoencoder.
 
-    Its buffers are the teacher's channel mean and std, two quantiles of each map and the
-    threshold on image scores, so `state_dict` is the whole trained thing. Before calibration they
-    change nothing. Source: EfficientAD (Batzner et al., WACV 2024); GLAE for its autoencoder.
+    Its buffers are the teacher's channel mean and std, two quantiles of each map, the threshold on
+    image scores and the bits that images deeper than 8 bits are scaled from, so `state_dict` is the
+    whole trained thing. Before calibration they change nothing. Source: EfficientAD (Batzner et
+    al., WACV 2024); GLAE for its autoencoder.
     """
 
     def __init__(self, teacher: nn.Module, student: nn.Module, autoencoder: nn.Module):
@@ -60,6 +62,7 @@ class Detector(nn.Module):
         self.register_buffer("student_quantiles", torch.tensor(UNCALIBRATED))
         self.register_buffer("autoencoder_quantiles", torch.tensor(UNCALIBRATED))
         self.register_buffer("threshold", torch.tensor(float("inf")))
+        self.register_buffer("bits", torch.tensor(FORMER_BITS, dtype=torch.uint8))
         self.folded = False  # the teacher's last layer normalises; see `for_scoring`
 
     def train(self, mode: bool = True) -> "Detector":

@@ -52,10 +52,11 @@ def calibrate(
     The threshold is the highest score of a good validation image: what scores above it is
     stranger than anything known to be good. Source of the quantiles: EfficientAD, section 3.4.
     """
-    scorer = Scorer(detector.eval(), compute)
+    scorer, bits = Scorer(detector.eval(), compute), int(detector.bits)
     raw, sizes = [], []  # each batch's two maps, the size of every image's file
     with progress("calibrating", len(paths), "img") as bar:
-        for batch, originals in image_batches(paths, size, workers, compute.scoring_batch_size):
+        count = compute.scoring_batch_size
+        for batch, originals in image_batches(paths, size, workers, count, bits):
             raw.append(torch.stack(scorer.distances(batch)).cpu())
             sizes += originals
             bar.update(len(originals))

@@ -100,8 +100,9 @@ class Saving:
 
 
 def without_teacher(detector: Detector) -> dict[str, torch.Tensor]:
-    """Return what of a detector is not in the teacher's own file."""
-    return {k: v for k, v in detector.state_dict().items() if not k.startswith("teacher.")}
+    """Return what of a detector neither the teacher's own file nor the images tell."""
+    state = detector.state_dict()
+    return {k: v for k, v in state.items() if not k.startswith("teacher.") and k != "bits"}
 
 
 def fingerprint(network: nn.Module) -> str:

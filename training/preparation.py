@@ -15,14 +15,13 @@ from torch import nn
 
 from data.catalog import DATASETS, find_root, survey_category
 from data.fingerprints import as_held_out, check_same
-from data.images import Size, decode, in_background, resize
 from data.images import image_size as size_of
-from data.masks import regions
 from data.natural import Files, find_natural_images, require_readable, some_members
-from data.samples import Category, InputError, Sample, noted, report_faults
+from data.samples import Category, InputError, noted, report_faults
 from data.shards import Shards
 from models.detector import Detector, empty_detector
 from training.checkpoints import check_checkpoint, checkpoint_tensors
+from training.reading import read_images
 from utils.devices import Compute, pick_compute
 from utils.options import (
     MAY_CHANGE,
@@ -33,7 +32,6 @@ from utils.options import (
     image_size,
     resolved,
 )
-from utils.progress import progress
 from utils.runs import Run
 from utils.teachers import find_teacher, load_teacher
 
@@ -56,7 +54,10 @@ def check(options: argparse.Namespace) -> None:
 
 @dataclass
 class Prepared:
-    """What a run needs, found to be there. `images` are for training, uint8 (N, 3, H, W)."""
+    """What a run needs, found to be there. `images` are for training, uint8 (N, 3, H, W).
+
+    `bits` is the depth that their files' values have, 8 where they were not read.
+    """
 
     run: Run
     compute: Compute
@@ -64,6 +65,7 @@ class Prepared:
     category: Category
     natural: Files | Shards | None
     images: torch.Tensor | None
+    bits: int
 
 
 def get_teacher(options: argparse.Namespace) -> nn.Module:
@@ -97,6 +99,7 @@ def prepare(options: argparse.Namespace, locks: ExitStack) -> Prepared:
     """
     faults: list[str] = []
     compute = teacher = category = natural = images = None
+    bits = 8
     with noted(faults):
         check(options)
     sound = not faults  # so that networks and images of that size can be made
@@ -128,10 +131,10 @@ def prepare(options: argparse.Namespace, locks: ExitStack) -> Prepared:
     trains = options.overwrite or not run.detector_file.exists()
     if trains or options.check:
         kept = None if faults or options.check else image_size(options)
-        images, unfit = read_images(category, kept, options.workers)
+        images, bits, unfit = read_images(category, kept, options.workers)
         faults += unfit
     report_faults(faults)
-    return Prepared(run, compute, teacher, category, natural, images)
+    return Prepared(run, compute, teacher, category, natural, images, bits)
 
 
 def recognise(run: Run, category: Category, options: argparse.Namespace) -> Category:
@@ -202,41 +205,6 @@ def check_unchanged(former: dict, now: dict) -> None:
             f"--resume: --{penalty} was {former.get(penalty)}, not {now[penalty]}: {mend}"
         )
     report_faults(faults)
-
-
-def read_images(
-    category: Category, size: Size | None, workers: int
-) -> tuple[torch.Tensor | None, list[str]]:
-    """Decode every image, and compare every mask with its image and the table of defects.
-
-    Returns the training images at `size` (height, width), uint8 (N, 3, H, W), if one is given, and
-    a fault for each file that cannot be used. The other images are read to be dropped again: a bad
-    one is to be named now, not after hours of training.
-    """
-    number, samples = len(category.train), category.samples
-    images = None if size is None else torch.empty((number, 3, *size), dtype=torch.uint8)
-
-    def look(index: int) -> list[str]:
-        faults, sample = [], samples[index]
-        with noted(faults):
-            image = decode(sample.image)
-            faults += mask_faults(sample, (image.height, image.width), category)
-            if images is not None and index < number:
-                images[index] = resize(image, size)
-        return faults
-
-    looked = in_background(look, range(len(samples)), workers)
-    bar = progress("reading images", len(samples), "img", looked)
-    return images, [fault for faults in bar for fault in faults]
-
-
-def mask_faults(sample: Sample, size: Size, category: Category) -> list[str]:
-    """Return a fault for each mask that cannot be that of an image of `size`."""
-    faults: list[str] = []
-    for mask in sample.masks:
-        with noted(faults):
-            regions((mask,), size, category.defects_config)
-    return faults
 
 
 def folder_faults(run: Run) -> list[str]:

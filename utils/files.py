@@ -5,9 +5,10 @@ import json
 import os
 import shutil
 import threading
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Container, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, ClassVar
 
 import torch
@@ -132,16 +133,20 @@ def read_about(path: Path) -> dict:
     return about
 
 
-def check_tensors(path: Path, like: Mapping[str, torch.Tensor]) -> None:
+def check_tensors(
+    path: Path, like: Mapping[str, torch.Tensor], optional: Container[str] = ()
+) -> None:
     """Compare what a .safetensors file says it holds with `like`, which may be on "meta".
 
-    Reads the header alone. Raises DAMAGED, naming the first of the tensors that it lacks, has of
-    another shape or type, or has beside them.
+    Reads the header alone. Raises DAMAGED, naming the first of the tensors that it lacks, unless it
+    is `optional`, has of another shape or type, or has beside them.
     """
     with opened(path) as file:
         slices = {key: file.get_slice(key) for key in file.keys()}  # noqa: SIM118
         for key, tensor in like.items():
             if key not in slices:
+                if key in optional:
+                    continue
                 raise ValueError(f"it holds no {key}")
             found = slices[key].get_dtype(), tuple(slices[key].get_shape())
             expected = DTYPES[tensor.dtype], tuple(tensor.shape)
@@ -156,14 +161,19 @@ def describe(dtype: str, shape: tuple[int, ...]) -> str:
     return f"{dtype} {' x '.join(map(str, shape)) or 'number'}"
 
 
-def read_tensors(path: Path, like: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+def read_tensors(
+    path: Path,
+    like: Mapping[str, torch.Tensor],
+    former: Mapping[str, torch.Tensor] = MappingProxyType({}),
+) -> dict[str, torch.Tensor]:
     """Read a .safetensors file that must hold what `like` does; raises as `check_tensors`.
 
-    So no more memory is taken than `like` says, whatever the file does.
+    So no more memory is taken than `like` says, whatever the file does. `former` stands in for what
+    files of earlier versions lack.
     """
-    check_tensors(path, like)
+    check_tensors(path, like, former)
     # copies: those of `load_file` hold on to the file, which is to be replaced
-    return {key: tensor.clone() for key, tensor in load_file(path).items()}
+    return {**former, **{key: tensor.clone() for key, tensor in load_file(path).items()}}
 
 
 class PlainLoader(yaml.SafeLoader):

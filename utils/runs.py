@@ -13,9 +13,10 @@ from tempfile import TemporaryDirectory
 import torch
 import yaml
 
+from data.depth import DEPTHS
 from data.fingerprints import Images, checked
 from data.samples import InputError, require_file
-from models.detector import Detector, empty_detector
+from models.detector import FORMER_BITS, Detector, empty_detector
 from models.gfencoder import Size
 from utils.devices import PRECISIONS
 from utils.files import (
@@ -208,10 +209,13 @@ class Run:
             precision = about.get("precision", "fp32")
             PRECISIONS[precision]  # or a KeyError
             detector = empty_detector(about["model"], about["model_size"], (height, width))
-            tensors = read_tensors(path, detector.state_dict())
+            former = {"bits": torch.tensor(FORMER_BITS, dtype=torch.uint8)}
+            tensors = read_tensors(path, detector.state_dict(), former)
             detector.load_state_dict(tensors, assign=True)
             if not all(parameter.isfinite().all() for parameter in detector.parameters()):
                 raise ValueError("a weight is not a finite number")
+            if int(detector.bits) not in DEPTHS:
+                raise ValueError(f"{int(detector.bits)} bits are no depth of images")
         except FileNotFoundError as error:
             raise InputError(
                 f"{path} does not exist: train it, or finish its training with main.py --resume"

@@ -1,0 +1,75 @@
+"""Read every image and mask of a category once, before anything is computed."""
+
+from pathlib import Path
+
+import torch
+
+from data.depth import read_picture
+from data.images import Size, in_background, load_image, resize, warn_of_deeper
+from data.masks import regions, warn_of_soft
+from data.samples import Category, Sample, noted
+from utils.progress import progress
+
+
+def read_images(
+    category: Category, size: Size | None, workers: int
+) -> tuple[torch.Tensor | None, int, list[str]]:
+    """Decode every image, and compare every mask with its image and the table of defects.
+
+    Returns the training images at `size` (height, width), uint8 (N, 3, H, W), if one is given, the
+    depth in bits that holds all their values, and a fault for each file that cannot be used. The
+    other images are read to be dropped again: a bad one is to be named now, not after hours of
+    training.
+    """
+    number, samples = len(category.train), category.samples
+    images = None if size is None else torch.empty((number, 3, *size), dtype=torch.uint8)
+    depths: dict[Path, int] = {}
+    soft: list[Path] = []
+
+    def look(index: int) -> list[str]:
+        faults, sample = [], samples[index]
+        with noted(faults):
+            picture = read_picture(sample.image)
+            depths[sample.image] = picture.bits
+            image = picture.rgb()
+            faults += mask_faults(sample, (image.height, image.width), category, soft)
+            if images is not None and index < number:
+                images[index] = resize(image, size)
+        return faults
+
+    looked = in_background(look, range(len(samples)), workers)
+    bar = progress("reading images", len(samples), "img", looked)
+    faults = [fault for faults in bar for fault in faults]
+    bits = max((depths.get(sample.image, 8) for sample in category.train), default=8)
+    if images is not None and not faults:
+        bring_to_depth(bits, images, category.train, depths, workers)
+    for split in (category.validation, category.test):
+        warn_of_deeper([s.image for s in split if depths.get(s.image, 8) > bits], bits)
+    warn_of_soft(soft)
+    return images, bits, faults
+
+
+def bring_to_depth(
+    bits: int, images: torch.Tensor, samples: list[Sample], depths: dict[Path, int], workers: int
+) -> None:
+    """Read those of `images` again that were scaled from fewer bits: dark ones among deep ones."""
+    size = tuple(images.shape[-2:])
+    dark = [index for index, sample in enumerate(samples) if depths[sample.image] < bits]
+    paths = [samples[index].image for index in dark]
+    loaded = in_background(lambda path: load_image(path, size, bits)[0], paths, workers)
+    for index, image in zip(dark, loaded, strict=True):
+        images[index] = image
+
+
+def mask_faults(
+    sample: Sample, size: Size, category: Category, soft: list[Path] | None = None
+) -> list[str]:
+    """Return a fault for each mask that cannot be that of an image of `size`.
+
+    Adds to `soft` the masks with soft edges.
+    """
+    faults: list[str] = []
+    for mask in sample.masks:
+        with noted(faults):
+            regions((mask,), size, category.defects_config, soft)
+    return faults
