@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import tifffile
 import torch
 from PIL import Image
 
@@ -41,6 +42,14 @@ def fill(folder: Path, count: int, stain: bool = False, suffix: str = ".png") ->
     folder.mkdir(parents=True, exist_ok=True)
     for index in range(count):
         picture(np.random.default_rng(index), stain).save(folder / f"{index:03}{suffix}")
+
+
+def deep(path: Path, bits: int, seed: int = 0, stain: bool = False) -> Path:
+    """Save a grey image as a camera of `bits` does: values from 0 up in a file of 16 bits."""
+    grey = np.asarray(picture(np.random.default_rng(seed), stain).convert("L")).astype(float)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    tifffile.imwrite(path, (grey / 255 * (2**bits - 1)).round().astype(np.uint16))
+    return path
 
 
 def make_mvtec_ad(root: Path, name: str) -> None:

@@ -28,9 +28,11 @@ def as_grey_alpha(value: int) -> Image.Image:
 
 
 def as_palette(value: int) -> Image.Image:
-    """Make a picture whose indices are the values, and whose colours say nothing."""
+    """Make a picture whose indices are the values; of its colours only the first is black."""
     image = Image.fromarray(square(value))
-    image.putpalette(np.random.default_rng(0).integers(1, 255, 768).tolist())
+    palette = np.random.default_rng(0).integers(1, 255, 768)
+    palette[:3] = 0
+    image.putpalette(palette.tolist())
     return image
 
 

@@ -230,6 +230,7 @@ def test_trained_state_lies_in_buffers(detector):
         "student_quantiles": (2,),
         "autoencoder_quantiles": (2,),
         "threshold": (),
+        "bits": (),
     }
     assert {name: tuple(state[name].shape) for name in shapes} == shapes
     assert shapes.keys() == {name for name, _ in detector.named_buffers()}
