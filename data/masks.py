@@ -111,8 +111,9 @@ def checked(image: Image.Image, path: Path, size: Size) -> np.ndarray:
     if mask.dtype.kind == "f":
         raise InputError(f"the mask {path} holds floating-point pixels: save it as PNG")
     mask = mask.max(2) if mask.ndim == 3 else mask
-    if mask.max(initial=0) >= 2**16 or mask.min(initial=0) < 0:
-        text = "values below 0 or above 65535: save it as 8 or 16 bits"
+    negative = mask.min(initial=0) < 0
+    if negative or mask.max(initial=0) >= 2**16:
+        text = f"values {'below 0' if negative else 'above 65535'}: save it as 8 or 16 bits"
         raise InputError(f"the mask {path} holds {text}")
     if mask.shape != size:
         raise InputError(
