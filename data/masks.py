@@ -126,9 +126,9 @@ def checked(image: Image.Image, path: Path, size: Size) -> np.ndarray:
 def defect_of(mask: np.ndarray, lossy: bool = False) -> tuple[np.ndarray, bool]:
     """Return where values (H, W) mean a defect, bool (H, W), and whether they have soft edges.
 
-    Of two values the higher one does, of labels all above 0: 0 and a few multiples of one step.
-    Other values come from resizing, smoothing or a `lossy` format: then from half of the highest
-    on.
+    Of two values the higher one does, of labels all above 0: of three values, or 0 and a few
+    multiples of one step. Others come from resizing, smoothing or a `lossy` format: then those from
+    half of the highest on.
     """
     defect, highest = mask > 0, int(mask.max(initial=0))
     if np.count_nonzero(defect) in (0, np.count_nonzero(mask == highest)):  # as a rule
@@ -136,7 +136,7 @@ def defect_of(mask: np.ndarray, lossy: bool = False) -> tuple[np.ndarray, bool]:
     values = np.unique(mask)
     if not lossy and len(values) == 2:
         return mask == highest, False
-    if not lossy and highest < MOST_LABELS * int(np.gcd.reduce(values)):
+    if not lossy and (len(values) == 3 or highest < MOST_LABELS * int(np.gcd.reduce(values))):
         return defect, False
     return mask >= highest // 2, True
 
