@@ -34,6 +34,7 @@ from utils.options import (
     image_size,
     resolved,
 )
+from utils.recipe import add_recipe_options, recipe_of, recipe_text
 from utils.teachers import teacher_name
 
 EXAMPLES = (
@@ -61,6 +62,7 @@ def get_parser() -> Parser:
     group.add_argument("--train_steps", type=int, default=65_000, help="batches to train on")
     group.add_argument("--batch_size", type=int, default=1, help="images a step")
     group.add_argument("--seed", type=int, default=0, help="of weights, order and jitter")
+    add_recipe_options(parser)
     add_machine_options(parser)
     add_speed_options(parser)
     group = parser.add_argument_group("output")
@@ -85,7 +87,8 @@ def train(prepared: Prepared, options: argparse.Namespace) -> None:
     if not run.images_file.exists():
         run.write_images(fingerprint(prepared.category, options.workers))
     seed_everything(options.seed)
-    detector = build_detector(options.model, options.model_size, size, prepared.teacher)
+    teacher, recipe = prepared.teacher, recipe_of(options)
+    detector = build_detector(options.model, options.model_size, size, teacher, recipe)
     detector.bits.fill_(prepared.bits)
     compute.place(detector)
     images, prepared.images = prepared.images.to(compute.device), None
@@ -117,6 +120,7 @@ def main(options: argparse.Namespace) -> int:
             counts = f"{len(category.train)} training, {len(category.validation)} validation and "
             depth = f" of {prepared.bits} bits" * (prepared.bits != 8)
             print(f"ready: {category.name}, {counts}{len(category.test)} test images{depth}")
+            print(f"recipe: {recipe_text(recipe_of(options))}")
             return 0
         with resumable(run.has_begun):
             if prepared.images is not None:

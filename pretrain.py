@@ -101,7 +101,7 @@ def get_parser() -> Parser:
     group.add_argument(
         "--image_size", type=int, default=256, help="what the teacher sees, in pixels"
     )
-    group.add_argument("--learning_rate", type=float, default=1e-4)
+    group.add_argument("--learning_rate", type=float, default=1e-4, help="of Adam")
     group.add_argument("--schedule", choices=("constant", "cosine"), default="constant")
     group.add_argument(
         "--cached_views",

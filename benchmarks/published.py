@@ -21,8 +21,8 @@ from torchvision import transforms
 
 from data.images import IMAGENET_MEAN, IMAGENET_STD, Size
 from data.samples import InputError
-from models.detector import HARD_PER_MILLE, MAP_PADDING, TEACHER_CHANNELS, Detector
-from training.steps import LEARNING_RATE, WEIGHT_DECAY
+from models.detector import MAP_PADDING, TEACHER_CHANNELS, Detector
+from models.recipe import PUBLISHED
 
 WORKERS = 4  # of each of the two loaders
 QUANTILE_LIMIT = 2**24  # elements that torch.quantile takes
@@ -47,7 +47,7 @@ class ProductTransform:
 
     def __init__(self, size: Size):
         kinds = ("brightness", "contrast", "saturation")
-        jitters = [transforms.ColorJitter(**{kind: 0.2}) for kind in kinds]
+        jitters = [transforms.ColorJitter(**{kind: PUBLISHED.jitter}) for kind in kinds]
         self.jitter = transforms.RandomChoice(jitters)
         self.plain = transforms.Compose([transforms.Resize(size), *normalised()])
 
@@ -58,7 +58,8 @@ class ProductTransform:
 def penalty_transform(size: Size) -> Callable:
     """Return what makes the penalty's view of a natural image."""
     double = (2 * size[0], 2 * size[1])
-    steps = [transforms.Resize(double), transforms.RandomGrayscale(0.3)]
+    grey = transforms.RandomGrayscale(PUBLISHED.penalty_probability)
+    steps = [transforms.Resize(double), grey]
     return transforms.Compose([*steps, transforms.CenterCrop(size), *normalised()])
 
 
@@ -84,7 +85,9 @@ class PublishedTraining:
         self.products = Photographs(paths, ProductTransform(size))
         self.natural = Photographs(natural, penalty_transform(size)) if natural else None
         self.adam = torch.optim.Adam(
-            self.detector.trained_parameters(), lr=LEARNING_RATE, weight_decay=WEIGHT_DECAY
+            self.detector.trained_parameters(),
+            lr=PUBLISHED.learning_rate,
+            weight_decay=PUBLISHED.weight_decay,
         )
         self.schedule = torch.optim.lr_scheduler.StepLR(self.adam, step_size=10**6, gamma=0.1)
 
@@ -127,7 +130,7 @@ class PublishedTraining:
                 f"--against published: torch.quantile takes {QUANTILE_LIMIT} distances, not "
                 f"{distance.numel()}: lower --batch_size or --image_size"
             )
-        hard = distance[distance >= torch.quantile(distance, q=HARD_PER_MILLE / 1000)].mean()
+        hard = distance[distance >= torch.quantile(distance, q=PUBLISHED.hard_quantile)].mean()
         penalty = 0.0
         if natural is not None:
             natural = natural.to(self.device)

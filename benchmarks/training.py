@@ -17,6 +17,7 @@ from data.images import load_images
 from data.natural import Files, find_natural_images
 from data.samples import InputError
 from models.detector import build_detector
+from models.recipe import PUBLISHED
 from training.features import describe_training_images
 from training.loop import batch_indices, jitter_changes, natural_batches
 from training.steps import TERMS, Optimisation, TrainingStep, for_training, teacher_in
@@ -52,12 +53,12 @@ class OurTraining:
         """Start the loader's processes; give the step; stop them."""
         size, numbers = self.images.shape[-2:], count()
         steps = range(ENDLESS)
-        views = natural_batches(self.natural, size, self.options, steps, self.compute)
+        views = natural_batches(self.natural, size, self.options, PUBLISHED, steps, self.compute)
 
         def step() -> None:
             number, size, seed = next(numbers), self.options.batch_size, self.options.seed
             indices = batch_indices(number, size, len(self.images), seed)
-            changes = jitter_changes(number, size, seed)
+            changes = jitter_changes(number, size, seed, PUBLISHED.jitter)
             self.optimisation.set_learning_rate(number)
             self.sums += self.train_step(indices, changes, next(views))
 

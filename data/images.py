@@ -24,7 +24,6 @@ from data.samples import InputError
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
 
-JITTER = 0.2  # most that brightness, contrast or saturation change; source: EfficientAD, A.3
 GREY = (0.2989, 0.587, 0.114)  # of red, green and blue; source: ITU-R BT.601, as in torchvision
 
 
@@ -151,16 +150,16 @@ def normalise(images: torch.Tensor) -> torch.Tensor:
     return (images / 255 - mean) / std
 
 
-def draw_jitter(number: int, rng: np.random.Generator) -> torch.Tensor:
+def draw_jitter(number: int, rng: np.random.Generator, most: float) -> torch.Tensor:
     """Draw for each image a change of brightness, contrast or saturation, for `jitter`.
 
-    Returns float32 (number, 3): a factor from U(0.8, 1.2), then how much of the image's mean grey
-    and of each pixel's grey it blends with. Source: EfficientAD, appendix A.3.
+    Returns float32 (number, 3): a factor from U(1 - most, 1 + most), then how much of the image's
+    mean grey and of each pixel's grey it blends with. Source: EfficientAD, appendix A.3.
     """
     changes = torch.zeros(number, 3)
     for change in changes:
         kind = rng.integers(3)
-        change[0] = rng.uniform(1 - JITTER, 1 + JITTER)
+        change[0] = rng.uniform(1 - most, 1 + most)
         if kind > 0:  # contrast, saturation; brightness blends with black
             change[kind] = 1
     return changes

@@ -19,8 +19,7 @@ from data.samples import InputError, is_image, noted
 from data.shards import Member, Shards, list_members, list_readable_members
 from data.workers import PATIENCE, Reading, WorkerDied, leave_interrupts_to_parent, raised_at_next
 
-PENALTY_GRAYSCALE = 0.3  # probabilities; source: EfficientAD, appendix A.3
-DISTILLATION_GRAYSCALE = 0.1
+DISTILLATION_GRAYSCALE = 0.1  # probability; source: EfficientAD, appendix A.3
 MOST_UNREADABLE = 0.05  # of the images asked for, before giving up
 JUDGED = 1000  # images: the share is that of at least so many, or a bad start would end a run
 NAMED = 10  # unreadable images that are named one by one
@@ -107,14 +106,16 @@ def hold_out_natural(
     return Shards(shuffled[number:]), held_out
 
 
-def penalty_view(image: Image.Image, size: Size, rng: np.random.Generator) -> torch.Tensor:
-    """Resize to twice `size`, sometimes to grey, and cut the centre: uint8 (3, H, W).
+def penalty_view(
+    image: Image.Image, size: Size, rng: np.random.Generator, grey: float
+) -> torch.Tensor:
+    """Resize to twice `size`, with probability `grey` to grey, cut the centre: uint8 (3, H, W).
 
     Nothing but the centre is resized, in a third of the time: equal pixels, or within one grey
     level where a side is odd.
     """
     height, width = size
-    if rng.random() < PENALTY_GRAYSCALE:
+    if rng.random() < grey:
         image = image.convert("L").convert("RGB")
     top, left = height // 2, width // 2
     y, x = image.height / (2 * height), image.width / (2 * width)  # of the file's pixels in one

@@ -21,6 +21,7 @@ from models.backbone import (
 from models.pdn import PDNS, TEACHER_CHANNELS
 from utils.options import check_not_negative, check_positive
 from utils.processes import own_gpu, process_count
+from utils.recipe import check_learning_rate
 from utils.teachers import read_state_dict
 
 
@@ -28,8 +29,7 @@ def check(options: argparse.Namespace) -> None:
     """Raise one InputError with every fault of the options; fill in what follows from them."""
     faults = check_positive(options, "batch_size", "image_size")
     faults += check_not_negative(options, "train_steps", "seed", "workers")
-    if options.learning_rate <= 0:
-        faults.append(f"--learning_rate must be above 0, not {options.learning_rate}")
+    faults += check_learning_rate(options)
     if not 0 <= options.max_unreadable < 1:
         faults.append(f"--max_unreadable is a share from 0 to 1, not {options.max_unreadable}")
     if options.imagenet_train_path is None:

@@ -10,8 +10,8 @@ from torch import nn
 
 from models.gfencoder import CHANNELS, Size, gfencoder, gfencoder_side
 from models.pdn import TEACHER_CHANNELS, output_side
+from models.recipe import PUBLISHED
 
-DROPOUT = 0.2
 LARGEST_SIDE = 4096  # pixels, of an image: more is a slip, or a file's lie
 HALVINGS = 5  # of EfficientAD's encoder, before the convolution that leaves 1 x 1
 
@@ -25,8 +25,8 @@ def decoder_sides(side: int) -> list[int]:
     return [max(1, s) for s in sides]
 
 
-def decoder(size: Size, out_channels: int, skip: int = 0) -> nn.Sequential:
-    """Build the decoder: (N, 64, h, w) -> (N, out_channels, H', W'), the PDN's output size.
+def decoder(size: Size, dropout: float, skip: int = 0) -> nn.Sequential:
+    """Build the decoder: (N, 64, h, w) -> (N, 384, H', W'), the PDN's output.
 
     `skip` leaves out its first stages; GLAE begins at the second.
     """
@@ -36,7 +36,7 @@ def decoder(size: Size, out_channels: int, skip: int = 0) -> nn.Sequential:
             nn.Upsample(stage, mode="bilinear"),
             nn.Conv2d(CHANNELS, CHANNELS, 4, padding=2),
             nn.ReLU(inplace=True),
-            nn.Dropout(DROPOUT),
+            nn.Dropout(dropout),
         )
         for stage in sizes
     )
@@ -45,17 +45,17 @@ def decoder(size: Size, out_channels: int, skip: int = 0) -> nn.Sequential:
         nn.Upsample(tuple(output_side(side) for side in size), mode="bilinear"),
         nn.Conv2d(CHANNELS, CHANNELS, 3, padding=1),
         nn.ReLU(inplace=True),
-        nn.Conv2d(CHANNELS, out_channels, 3, padding=1),
+        nn.Conv2d(CHANNELS, TEACHER_CHANNELS, 3, padding=1),
     )
 
 
-def glae_autoencoder(size: Size, out_channels: int = TEACHER_CHANNELS) -> nn.Sequential:
-    """Build GLAE's autoencoder: (N, 3, H, W) -> (N, out_channels, h, w) as a PDN gives it."""
-    return nn.Sequential(gfencoder(size), decoder(size, out_channels, skip=1))
+def glae_autoencoder(size: Size, dropout: float = PUBLISHED.dropout) -> nn.Sequential:
+    """Build GLAE's autoencoder: (N, 3, H, W) -> (N, 384, h, w) as a PDN gives it."""
+    return nn.Sequential(gfencoder(size), decoder(size, dropout, skip=1))
 
 
-def efficientad_autoencoder(size: Size, out_channels: int = TEACHER_CHANNELS) -> nn.Sequential:
-    """Build EfficientAD's autoencoder: (N, 3, H, W) -> (N, out_channels, h, w).
+def efficientad_autoencoder(size: Size, dropout: float = PUBLISHED.dropout) -> nn.Sequential:
+    """Build EfficientAD's autoencoder: (N, 3, H, W) -> (N, 384, h, w).
 
     Its last kernel covers all that five halvings leave, so that the bottleneck is 1 x 1.
     """
@@ -65,7 +65,7 @@ def efficientad_autoencoder(size: Size, out_channels: int = TEACHER_CHANNELS) ->
         layers += [nn.Conv2d(before, after, 4, stride=2, padding=1), nn.ReLU(inplace=True)]
     last = tuple(side >> HALVINGS for side in size)
     encoder = nn.Sequential(*layers, nn.Conv2d(CHANNELS, CHANNELS, last))
-    return nn.Sequential(encoder, decoder(size, out_channels))
+    return nn.Sequential(encoder, decoder(size, dropout))
 
 
 AUTOENCODERS = {"glae": glae_autoencoder, "efficientad": efficientad_autoencoder}

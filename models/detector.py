@@ -10,8 +10,8 @@ from torch.nn import functional as F
 from models.autoencoder import AUTOENCODERS, check_size
 from models.gfencoder import Size
 from models.pdn import PDNS, TEACHER_CHANNELS
+from models.recipe import PUBLISHED, Recipe
 
-HARD_PER_MILLE = 999  # the hard loss keeps the elements from the 0.999 quantile on
 LOW_VALUE, HIGH_VALUE = 0.0, 0.1  # what the two calibrated quantiles of a map become
 FORMER_BITS = 16  # of values in files deeper than 8 bits, in detectors that do not tell
 UNCALIBRATED = (LOW_VALUE, HIGH_VALUE)  # quantiles that leave a map as it is
@@ -32,14 +32,18 @@ class Maps(NamedTuple):
     autoencoder: torch.Tensor
 
 
-def hard_feature_loss(distance: torch.Tensor) -> torch.Tensor:
-    """Return the mean of the elements of `distance` at or above its 0.999 quantile.
+def hard_feature_loss(
+    distance: torch.Tensor, quantile: tuple[int, int] = PUBLISHED.hard_fraction
+) -> torch.Tensor:
+    """Return the mean of the elements of `distance` at or above a quantile q of them.
 
-    Any shape -> scalar. The elements above the (linearly interpolated) quantile at position
-    0.999 (n - 1) of the sorted ones are the largest n - ceil(0.999 (n - 1)): top-k finds them
-    without sorting everything, for any n. Source: EfficientAD, section 3.2.
+    Any shape -> scalar; `quantile` is q's numerator and denominator. The elements above the
+    (linearly interpolated) quantile at position q (n - 1) of the sorted ones are the largest
+    n - ceil(q (n - 1)): top-k finds them without sorting everything, for any n. Source:
+    EfficientAD, section 3.2, where q is 0.999.
     """
-    position = -(-HARD_PER_MILLE * (distance.numel() - 1) // 1000)
+    numerator, denominator = quantile
+    position = -(-numerator * (distance.numel() - 1) // denominator)
     return distance.flatten().topk(distance.numel() - position, sorted=False).values.mean()
 
 
@@ -48,13 +52,22 @@ class Detector(nn.Module):
 
     Its buffers are the teacher's channel mean and std, two quantiles of each map, the threshold on
     image scores and the bits that images deeper than 8 bits are scaled from, so `state_dict` is the
-    whole trained thing. Before calibration they change nothing. Source: EfficientAD (Batzner et
-    al., WACV 2024); GLAE for its autoencoder.
+    whole trained thing. Before calibration they change nothing. `recipe` is what training and
+    calibration go by; scoring needs none. Source: EfficientAD (Batzner et al., WACV 2024); GLAE for
+    its autoencoder.
     """
 
-    def __init__(self, teacher: nn.Module, student: nn.Module, autoencoder: nn.Module):
+    def __init__(
+        self,
+        teacher: nn.Module,
+        student: nn.Module,
+        autoencoder: nn.Module,
+        recipe: Recipe = PUBLISHED,
+    ):
         super().__init__()
         self.teacher, self.student, self.autoencoder = teacher, student, autoencoder
+        self.recipe = recipe
+        self.hard_quantile = recipe.hard_fraction  # now: a compiler cannot trace how it is made
         self.teacher.requires_grad_(False)
         shape = (1, TEACHER_CHANNELS, 1, 1)
         self.register_buffer("teacher_mean", torch.zeros(shape))
@@ -121,7 +134,8 @@ class Detector(nn.Module):
         shared = self.student[:-1](torch.cat(inputs)).split([len(i) for i in inputs])
         as_teacher = self.half_of_student(shared[0], 0)
         # flat as it lies in memory, channels last: another order would be a copy
-        hard = hard_feature_loss((described - as_teacher).square().permute(0, 2, 3, 1))
+        distance = (described - as_teacher).square().permute(0, 2, 3, 1)
+        hard = hard_feature_loss(distance, self.hard_quantile)
         penalty = None
         if natural is not None:
             penalty = self.half_of_student(shared[2], 0).square().mean()
@@ -233,7 +247,11 @@ def calibrate_map(raw: torch.Tensor, quantiles: torch.Tensor) -> torch.Tensor:
 
 
 def build_detector(
-    model: str, model_size: str, image_size: Size, teacher: nn.Module | None = None
+    model: str,
+    model_size: str,
+    image_size: Size,
+    teacher: nn.Module | None = None,
+    recipe: Recipe = PUBLISHED,
 ) -> Detector:
     """Build an untrained detector around `teacher` (or an empty one, to load a state_dict into).
 
@@ -241,9 +259,9 @@ def build_detector(
     """
     check_size(image_size, model)
     build = PDNS[model_size]
-    autoencoder = AUTOENCODERS[model](image_size)
+    autoencoder = AUTOENCODERS[model](image_size, recipe.dropout)
     student = build(2 * TEACHER_CHANNELS)
-    return Detector(build() if teacher is None else teacher, student, autoencoder)
+    return Detector(build() if teacher is None else teacher, student, autoencoder, recipe)
 
 
 def empty_detector(model: str, model_size: str, image_size: Size) -> Detector:

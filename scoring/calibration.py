@@ -12,7 +12,6 @@ from scoring.scorer import Scorer
 from utils.devices import Compute, in_float64
 from utils.progress import progress
 
-QUANTILES = (0.9, 0.995)
 # The least standard deviation of a channel. Good images without contrast have none, and noise would
 # become features; on the least contrasted product that was measured the least is 0.045.
 LEAST_STD = 1e-3
@@ -50,7 +49,7 @@ def calibrate(
     """Set the map quantiles, then the threshold, from good validation images.
 
     The threshold is the highest score of a good validation image: what scores above it is
-    stranger than anything known to be good. Source of the quantiles: EfficientAD, section 3.4.
+    stranger than anything known to be good. Source: EfficientAD, section 3.4.
     """
     scorer, bits = Scorer(detector.eval(), compute), int(detector.bits)
     raw, sizes = [], []  # each batch's two maps, the size of every image's file
@@ -63,7 +62,7 @@ def calibrate(
     raw = torch.cat(raw, 1)  # (2, N, 1, h, w)
     buffers = (detector.student_quantiles, detector.autoencoder_quantiles)
     for buffer, maps in zip(buffers, raw, strict=True):
-        quantiles = np.quantile(maps.flatten().numpy(), QUANTILES)
+        quantiles = np.quantile(maps.flatten().numpy(), detector.recipe.map_quantiles)
         buffer.copy_(torch.from_numpy(quantiles).float())
     highest = [
         score_maps(detector.calibrated(*maps.to(compute.device)).combined, original)[0]

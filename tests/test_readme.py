@@ -1,6 +1,5 @@
 """Every command that README and docs show works as written, on miniature data."""
 
-import importlib
 import json
 import os
 import re
@@ -21,6 +20,7 @@ import main
 import pretrain
 from models.backbone import published_weights
 from models.pdn import pdn_medium, pdn_small
+from models.recipe import PUBLISHED
 from tests.conftest import (
     REPOSITORY,
     fill,
@@ -29,6 +29,7 @@ from tests.conftest import (
     make_product,
     make_visa,
 )
+from utils.recipe import recipe_values
 
 
 def commands_of(text: str) -> list[str]:
@@ -163,14 +164,15 @@ def test_every_option_that_is_named_is_one():
     assert len(named) > 40
 
 
-def test_the_constants_that_are_named_are_where_that_is_said():
+def test_the_table_of_the_recipe_shows_every_option_with_its_default():
     table = DOCS["research.md"].partition("## Change a number")[2].partition("##")[0]
-    places = re.findall(r"((?:`[A-Z_]+`(?:, )?)+) in `([\w/.]+)`", table)
-    assert len(places) == 8
-    for names, file in places:
-        module = importlib.import_module(file.removesuffix(".py").replace("/", "."))
-        for name in re.findall("[A-Z_]+", names):
-            assert hasattr(module, name), (name, file)
+    shown = {}
+    for line in re.findall(r"\| (`--.*) \|.*\| (.+) \|", table):
+        names, numbers = re.findall(r"`--(\w+)`", line[0]), line[1].split(", ")
+        shown |= dict(zip(names, numbers, strict=True))
+    shown = {name: [float(number) for number in text.split()] for name, text in shown.items()}
+    values = recipe_values(PUBLISHED).items()
+    assert shown == {k: v if isinstance(v, list) else [v] for k, v in values}
 
 
 @pytest.mark.parametrize("file", sorted((REPOSITORY / "benchmarks").glob("*_*.json")), ids=str)

@@ -114,7 +114,9 @@ def test_a_sweep_over_one_product_checks_it(tmp_path):
         check=False,
     )
     assert done.returncode == 0, done.stderr
-    assert done.stdout == "ready: bolt, 5 training, 1 validation and 4 test images\n"
+    ready, recipe = done.stdout.splitlines()
+    assert ready == "ready: bolt, 5 training, 1 validation and 4 test images"
+    assert recipe.startswith("recipe: ")
 
 
 @pytest.mark.slow

@@ -3,6 +3,7 @@
 import argparse
 from collections.abc import Iterator
 from contextlib import closing
+from functools import partial
 from itertools import repeat
 
 import torch
@@ -14,6 +15,7 @@ from data.samples import InputError
 from data.shards import Shards
 from data.workers import WorkerDied
 from models.detector import Detector
+from models.recipe import Recipe
 from training.checkpoints import Saving, load_checkpoint
 from training.loss_log import LossLog, row_every
 from training.steps import (
@@ -21,7 +23,6 @@ from training.steps import (
     Optimisation,
     TrainingStep,
     for_training,
-    learning_rate,
     teacher_in,
 )
 from utils.devices import Compute
@@ -37,15 +38,16 @@ def batch_indices(step: int, batch_size: int, count: int, seed: int) -> list[int
     return [int(order[p % count]) for order, p in zip(orders, positions, strict=True)]
 
 
-def jitter_changes(step: int, batch_size: int, seed: int) -> torch.Tensor:
+def jitter_changes(step: int, batch_size: int, seed: int, most: float) -> torch.Tensor:
     """Return how the images that `step` sees are jittered, see `draw_jitter`."""
-    return draw_jitter(batch_size, generator(seed, Draw.JITTER, step))
+    return draw_jitter(batch_size, generator(seed, Draw.JITTER, step), most)
 
 
 def natural_batches(
     source: Files | Shards | None,
     size: Size,
     options: argparse.Namespace,
+    recipe: Recipe,
     steps: range,
     compute: Compute,
 ) -> Iterator[torch.Tensor | None]:
@@ -53,7 +55,8 @@ def natural_batches(
     if source is None:
         yield from repeat(None, len(steps))
         return
-    images = NaturalImages(source, size, options.seed, penalty_view)
+    view = partial(penalty_view, grey=recipe.penalty_probability)
+    images = NaturalImages(source, size, options.seed, view)
     ahead = {"pinned": compute.on_cuda, "prefetched": PREFETCHED}
     yield from load_batches(images, options.batch_size, steps, options.workers, **ahead)
 
@@ -76,6 +79,7 @@ def fit(
     number of threads give the same weights.
     """
     steps, seed, count = options.train_steps, options.seed, options.batch_size
+    recipe = detector.recipe
     compute = for_training(compute)
     detector.train()
     optimisation = Optimisation(detector, steps, compute)
@@ -84,7 +88,8 @@ def fit(
     train_step = TrainingStep(detector, optimisation, images, features, count, compute)
     log = LossLog(run.losses_file, TERMS, done, compute.device, every, former["losses"])
     saving = Saving(run, detector, optimisation, log, former, options.checkpoint_every)
-    streamed = natural_batches(natural, images.shape[-2:], options, range(done, steps), compute)
+    size, ahead = images.shape[-2:], range(done, steps)
+    streamed = natural_batches(natural, size, options, recipe, ahead, compute)
     bar = progress("training", steps, "step", initial=done)
     try:
         # closing ends the stream's processes
@@ -92,11 +97,12 @@ def fit(
             for views in streamed:
                 indices = batch_indices(done, count, len(images), seed)
                 optimisation.set_learning_rate(done)
-                log.add(train_step(indices, jitter_changes(done, count, seed), views))
+                changes = jitter_changes(done, count, seed, recipe.jitter)
+                log.add(train_step(indices, changes, views))
                 done += 1
                 bar.update()
                 if done % every == 0 or done == steps:  # reading the loss waits for the device
-                    total = log.write(learning_rate(done - 1, steps))
+                    total = log.write(optimisation.learning_rate(done - 1))
                     bar.set_postfix(loss=f"{total:.4f}", refresh=False)
                 stop = interrupts.requested  # once: it may come between two questions
                 if saving.due(done) or done == steps or stop:

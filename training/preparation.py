@@ -20,6 +20,7 @@ from data.natural import Files, find_natural_images, require_readable, some_memb
 from data.samples import Category, InputError, noted, report_faults
 from data.shards import Shards
 from models.detector import Detector, empty_detector
+from models.recipe import PUBLISHED
 from training.checkpoints import check_checkpoint, checkpoint_tensors
 from training.reading import read_images
 from utils.devices import Compute, pick_compute
@@ -32,6 +33,7 @@ from utils.options import (
     image_size,
     resolved,
 )
+from utils.recipe import check_recipe, recipe_values
 from utils.runs import Run
 from utils.teachers import find_teacher, load_teacher
 
@@ -47,6 +49,7 @@ def check(options: argparse.Namespace) -> None:
     """Raise one InputError with every fault that the options alone show."""
     faults = check_positive(options, "train_steps", "batch_size", "workers", "scoring_batch_size")
     faults += check_image_size(options) + check_not_negative(options, "seed", "feature_memory")
+    faults += check_recipe(options)
     if options.resume and options.overwrite:
         faults.append("--resume and --overwrite exclude each other")
     report_faults(faults)
@@ -195,7 +198,11 @@ def choose(run: Run, options: argparse.Namespace) -> Run:
 
 
 def check_unchanged(former: dict, now: dict) -> None:
-    """Raise InputError with every option that a resumed run may not change but would."""
+    """Raise InputError with every option that a resumed run may not change but would.
+
+    A run of a former version, which stores no recipe, was trained by the published one.
+    """
+    former = recipe_values(PUBLISHED) | former
     changed = sorted(k for k in now if k not in MAY_CHANGE and now[k] != former.get(k, now[k]))
     mend = "give the same again, or --overwrite, or another --output_dir"
     faults = [f"--resume: {k} was {former[k]} in this run, not {now[k]}: {mend}" for k in changed]

@@ -15,47 +15,43 @@ from training.adam import restore_adam
 from utils.compilation import CudaGraph, compiles
 from utils.devices import Compute
 
-LEARNING_RATE = 1e-4
-WEIGHT_DECAY = 1e-5
-DECAY_AT, DECAY = 0.95, 0.1  # after this part of the steps the learning rate is multiplied by that
 TERMS = ("hard", "autoencoder", "student_autoencoder", "penalty")
-
-
-def learning_rate(step: int, steps: int) -> float:
-    """Return the learning rate at `step`. Source: EfficientAD, section 4."""
-    return LEARNING_RATE * (1.0 if step < int(DECAY_AT * steps) else DECAY)
 
 
 class Optimisation:
     """What changes from step to step beside the detector: optimiser, scaler, RNG."""
 
     def __init__(self, detector: Detector, steps: int, compute: Compute):
-        self.steps, self.device = steps, compute.device
+        self.steps, self.device, self.recipe = steps, compute.device, detector.recipe
         self.on_cuda = compute.device.type == "cuda"
         self.in_graph = compute.compiler == "graph"
         self.adam = torch.optim.Adam(
             detector.trained_parameters(),
-            lr=self._rate(0),
-            weight_decay=WEIGHT_DECAY,
+            lr=self._group_rate(0),
+            weight_decay=self.recipe.weight_decay,
             fused=True,
             capturable=self.in_graph,
         )
         half = compute.dtype == torch.float16
         self.scaler = torch.amp.GradScaler(compute.device.type, enabled=half)
 
-    def _rate(self, step: int) -> float | torch.Tensor:
+    def learning_rate(self, step: int) -> float:
+        """Return the learning rate at `step`."""
+        return self.recipe.learning_rate_at(step, self.steps)
+
+    def _group_rate(self, step: int) -> float | torch.Tensor:
         """Return the learning rate as the optimiser wants it: a graph reads it from the device."""
-        rate = learning_rate(step, self.steps)
+        rate = self.learning_rate(step)
         return torch.tensor(rate, device=self.device) if self.in_graph else rate
 
     def set_learning_rate(self, step: int) -> None:
         """Set the learning rate of `step`; does nothing where it is that of the step before."""
-        if learning_rate(step, self.steps) != learning_rate(step - 1, self.steps):
+        if self.learning_rate(step) != self.learning_rate(step - 1):
             for group in self.adam.param_groups:
                 if self.in_graph:
-                    group["lr"].fill_(learning_rate(step, self.steps))
+                    group["lr"].fill_(self.learning_rate(step))
                 else:
-                    group["lr"] = self._rate(step)
+                    group["lr"] = self._group_rate(step)
 
     def step(self, loss: torch.Tensor) -> None:
         """Take one step down the gradient of `loss`."""
@@ -80,7 +76,7 @@ class Optimisation:
         """
         restore_adam(self.adam, adam)
         for group in self.adam.param_groups:
-            group["lr"] = self._rate(state["step"])
+            group["lr"] = self._group_rate(state["step"])
         self.scaler.load_state_dict(state["scaler"])
         torch.set_rng_state(from_text(state["rng"]))
         if state["device_rng"] is not None and self.on_cuda:

@@ -17,7 +17,7 @@ from data.natural import (
     penalty_view,
 )
 from data.samples import InputError
-from tests.data.photos import SIZE, FixedDraw, photo, stream
+from tests.data.photos import SIZE, VIEW, FixedDraw, photo, stream
 
 # Files
 
@@ -69,7 +69,7 @@ def test_items_are_views_of_the_files(folder):
     crops = {}
     for path in find_natural_images(folder).members():
         for grey in (0.0, 1.0):
-            view = penalty_view(decode(path), SIZE, FixedDraw(grey))
+            view = penalty_view(decode(path), SIZE, FixedDraw(grey), 0.3)
             crops[view.numpy().tobytes()] = path
     seen = {crops[stream(folder)[i].numpy().tobytes()] for i in range(60)}
     assert seen == set(find_natural_images(folder).members())
@@ -144,7 +144,7 @@ def test_loading_takes_nothing_from_the_global_generator(folder):
 @pytest.mark.parametrize("grey", [False, True])
 def test_the_penalty_view_is_a_centre_crop_of_twice_the_size(size, grey):
     image = photo(2, (70, 90))
-    view = penalty_view(image, size, FixedDraw(0.29 if grey else 0.31))
+    view = penalty_view(image, size, FixedDraw(0.29 if grey else 0.31), 0.3)
     height, width = size
     twin = image.convert("L").convert("RGB") if grey else image
     twin = twin.resize((2 * width, 2 * height), Image.Resampling.BILINEAR)
@@ -157,7 +157,7 @@ def test_the_penalty_view_is_a_centre_crop_of_twice_the_size(size, grey):
     assert np.count_nonzero(apart) < 0.02 * apart.size
 
 
-@pytest.mark.parametrize(("view", "share"), [(penalty_view, 0.3), (distillation_view, 0.1)])
+@pytest.mark.parametrize(("view", "share"), [(VIEW, 0.3), (distillation_view, 0.1)])
 def test_the_published_share_of_views_is_grey(view, share):
     image, rng, grey = photo(0, (4, 4)), np.random.default_rng(7), 0
     for _ in range(1500):

@@ -15,12 +15,12 @@ from data.images import decode
 from data.natural import NaturalImages, find_natural_images, load_batches, penalty_view
 from data.samples import InputError
 from data.workers import WorkerDied
-from tests.data.photos import SIZE, FixedDraw, stream
+from tests.data.photos import SIZE, VIEW, FixedDraw, stream
 
 
 def test_a_corrupt_file_is_skipped_with_a_warning(folder):
     good = {
-        penalty_view(decode(path), SIZE, FixedDraw(grey)).numpy().tobytes()
+        penalty_view(decode(path), SIZE, FixedDraw(grey), 0.3).numpy().tobytes()
         for path in find_natural_images(folder).members()
         for grey in (0.0, 1.0)
     }
@@ -58,7 +58,7 @@ def test_nothing_but_corrupt_files_is_an_input_error(folder):
 def broken_stream(folder: Path, allowed: float) -> NaturalImages:
     """One of eight files is broken."""
     (folder / "n1" / "broken.jpg").write_bytes(b"")
-    return NaturalImages(find_natural_images(folder), SIZE, 4, penalty_view, allowed)
+    return NaturalImages(find_natural_images(folder), SIZE, 4, VIEW, allowed)
 
 
 @pytest.mark.filterwarnings("ignore:skipped")

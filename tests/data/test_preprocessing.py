@@ -79,7 +79,7 @@ def explanations(before: np.ndarray, after: np.ndarray) -> dict[str, float]:
 def test_jitter_changes_one_property_by_at_most_a_fifth():
     pixels = np.random.default_rng(0).integers(60, 190, (24, 30, 3))
     batch = torch.from_numpy(pixels.astype(np.uint8)).permute(2, 0, 1).repeat(90, 1, 1, 1)
-    output = jitter(batch, draw_jitter(90, np.random.default_rng(3)))
+    output = jitter(batch, draw_jitter(90, np.random.default_rng(3), 0.2))
     assert output.dtype == torch.float32
     assert output.shape == batch.shape
     factors = {"brightness": [], "contrast": [], "saturation": []}
@@ -122,7 +122,7 @@ def test_each_image_of_a_batch_gets_its_own_change():
 
 def test_changes_depend_on_their_generator_alone():
     torch.manual_seed(0)
-    first = draw_jitter(50, np.random.default_rng(1))
+    first = draw_jitter(50, np.random.default_rng(1), 0.2)
     torch.manual_seed(1)
-    assert torch.equal(first, draw_jitter(50, np.random.default_rng(1)))
-    assert not torch.equal(first, draw_jitter(50, np.random.default_rng(2)))
+    assert torch.equal(first, draw_jitter(50, np.random.default_rng(1), 0.2))
+    assert not torch.equal(first, draw_jitter(50, np.random.default_rng(2), 0.2))

@@ -210,5 +210,7 @@ def test_a_check_writes_nothing_and_says_what_there_is(world, tmp_path, outcome)
     before = sorted(tmp_path.rglob("*"))
     code, out, errors = outcome(main, command(world, tmp_path / "out", "--check"))
     assert (code, errors) == (0, [])
-    assert out == "ready: bolt, 5 training, 1 validation and 4 test images\n"
+    ready, recipe = out.splitlines()
+    assert ready == "ready: bolt, 5 training, 1 validation and 4 test images"
+    assert recipe.startswith("recipe: learning_rate 0.0001, ")
     assert sorted(tmp_path.rglob("*")) == before

@@ -11,6 +11,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.nn import functional as F
 
 from data.samples import InputError
+from models.recipe import Recipe
 from scoring.calibration import ChannelMoments, calibrate
 from tests.conftest import disagreeing_detector
 from utils.devices import Compute
@@ -149,6 +150,14 @@ def test_the_quantiles_are_numpys_over_all_maps_of_the_uncalibrated_detector(det
         (detector.autoencoder_quantiles, autoencoder),
     ):
         np.testing.assert_allclose(buffer.numpy(), quantiles(maps), rtol=1e-4)
+
+
+def test_the_quantiles_are_those_of_the_detectors_recipe(detector, paths):
+    detector.recipe = Recipe(map_quantiles=(0.3, 0.8))
+    calibrate(detector, paths, SIZE, WORKERS, COMPUTE)
+    student, _ = zip(*(distances(detector, path) for path in paths), strict=True)
+    expected = np.quantile(np.stack(student), (0.3, 0.8))
+    np.testing.assert_allclose(detector.student_quantiles.numpy(), expected, rtol=1e-4)
 
 
 def test_after_calibration_these_quantiles_are_0_and_a_tenth(detector, paths):

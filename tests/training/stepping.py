@@ -60,7 +60,7 @@ def losses_of(
     torch.manual_seed(2)  # dropout
     terms = []
     for step in range(steps or steps_of(detector)):
-        changes = draw_jitter(batch_size, np.random.default_rng((3, step)))
+        changes = draw_jitter(batch_size, np.random.default_rng((3, step)), 0.2)
         optimisation.set_learning_rate(step)
         natural = some_images(batch_size, seed=10 + step) if penalty else None
         terms.append(train(batch_indices(step, batch_size, 5, seed=4), changes, natural).numpy())

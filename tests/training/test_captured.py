@@ -136,7 +136,7 @@ def test_a_replayed_step_reads_what_was_copied_in_and_runs_the_same_operations(m
     compute = replace(CPU, compiler="graph")
     train = TrainingStep(detector, Optimisation(detector, 4, compute), images, None, 1, compute)
     for step in range(4):
-        train([step], draw_jitter(1, np.random.default_rng(step)), some_images(1, step))
+        train([step], draw_jitter(1, np.random.default_rng(step), 0.2), some_images(1, step))
     assert len(places) == 4
     assert all(place == places[0] for place in places)
 
@@ -177,7 +177,7 @@ def test_a_gpu_replays_the_step_and_gives_the_same_losses(
         terms = []
         with teacher_in(compute.dtype, detector):
             for step in range(steps_of(detector)):
-                changes = draw_jitter(1, np.random.default_rng((3, step)))
+                changes = draw_jitter(1, np.random.default_rng((3, step)), 0.2)
                 optimisation.set_learning_rate(step)
                 terms.append(train([step % 5], changes, some_images(1, step)).cpu().numpy())
         return np.stack(terms)

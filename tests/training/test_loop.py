@@ -8,6 +8,7 @@ import torch
 
 from data.images import jitter, normalise
 from models.detector import TEACHER_CHANNELS
+from models.recipe import PUBLISHED
 from tests.training.fitting import (
     COMPUTE,
     fit_to,
@@ -21,7 +22,7 @@ from tests.training.fitting import (
 )
 from training import loop
 from training.loop import batch_indices, jitter_changes, natural_batches
-from training.steps import Optimisation, learning_rate
+from training.steps import Optimisation
 from utils.devices import Compute
 
 
@@ -44,7 +45,7 @@ def test_order_and_jitter_are_drawn_from_streams_of_their_own(monkeypatch):
     monkeypatch.setattr(np.random, "default_rng", noted)
     for number in range(4):
         batch_indices(number, 1, 1, seed=987)  # one image: every step is an epoch
-        jitter_changes(number, 1, seed=987)
+        jitter_changes(number, 1, 987, 0.2)
     assert len(entropies) == len(set(entropies)) == 8
     assert {entropy[0] for entropy in entropies} == {987}
 
@@ -64,14 +65,14 @@ def test_batches_are_pinned_for_the_device_in_use_and_fetched_ahead(
 
     monkeypatch.setattr("data.natural.DataLoader", noted)
     compute = Compute(torch.device(device))
-    list(natural_batches(natural, (64, 64), options(workers=workers), range(3), compute))
+    list(natural_batches(natural, (64, 64), options(workers=workers), PUBLISHED, range(3), compute))
     assert asked[0]["pin_memory"] is pinned
     assert asked[0]["prefetch_factor"] == prefetched
 
 
 @pytest.mark.parametrize("steps", [1, 2, 10, 19, 20, 100, 65000, 70000])
 def test_the_learning_rate_falls_tenfold_after_95_percent_of_the_steps(steps):
-    rates = [learning_rate(step, steps) for step in range(steps)]
+    rates = [PUBLISHED.learning_rate_at(step, steps) for step in range(steps)]
     assert rates.count(1e-4) == int(0.95 * steps) < steps
     assert rates == sorted(rates, reverse=True)
     assert set(rates) <= {1e-4, 1e-5}
@@ -84,7 +85,7 @@ def test_the_optimiser_follows_the_learning_rate_also_when_resumed():
     for step in range(40):
         optimisation.set_learning_rate(step)
         followed.append(optimisation.adam.param_groups[0]["lr"])
-    assert followed == [learning_rate(step, 40) for step in range(40)]
+    assert followed == [1e-4] * 38 + [1e-5] * 2
     resumed = Optimisation(new_detector(), 40, COMPUTE)
     resumed.load_state_dict({}, optimisation.state_dict() | {"step": 39})
     assert resumed.adam.param_groups[0]["lr"] == 1e-5
@@ -108,7 +109,7 @@ def test_one_step_is_the_step_that_plain_adam_takes(tmp_path):
     torch.manual_seed(1)
     new_detector()  # leaves the generator where it was when training began
     batch = some_images()[batch_indices(0, 2, 4, seed=5)]
-    jittered = jitter(batch, jitter_changes(0, 2, seed=5))
+    jittered = jitter(batch, jitter_changes(0, 2, 5, 0.2))
     sum(twin.losses(normalise(batch), normalise(jittered)).values()).backward()
     adam.step()
     for name, parameter in twin.student.named_parameters():

@@ -104,7 +104,7 @@ def test_every_step_reads_its_own_images_changes_and_natural_images(budget):
     train = TrainingStep(detector, Optimisation(detector, 4, CPU), images, features, 2, CPU)
     for step in range(4):
         indices, natural = [step, (3 * step + 1) % 5], some_images(2, 20 + step)
-        changes = draw_jitter(2, np.random.default_rng(step))
+        changes = draw_jitter(2, np.random.default_rng(step), 0.2)
         batch = images[indices]
         inputs = (batch, jitter(batch, changes), natural)
         with torch.no_grad():
