@@ -18,6 +18,7 @@ from evaluation.columns import COLUMN_CHOICES
 from evaluation.evaluation import evaluate, measure
 from evaluation.maps import check_maps
 from evaluation.tables import FORMATS, Results, print_tables, write_csv
+from models.detector import THRESHOLDS, Maps
 from utils.commands import printable, run_command, say
 from utils.devices import Compute, pick_compute, supports
 from utils.files import user_path
@@ -55,6 +56,8 @@ def get_parser() -> Parser:
         help="evaluate maps made elsewhere, MAPS_DIR/<category>/test/<defect>/<stem>.tiff, of the "
         "runs in OUTPUT or of --dataset; nothing is written",
     )
+    text = "which of a detector's maps is scored; of a single one nothing is written"
+    parser.add_argument("--map", choices=Maps._fields, default="combined", help=text)
     parser.add_argument("--format", choices=FORMATS, default="simple", help="of the table")
     text = "of the table; csv and json always have all"
     parser.add_argument("--columns", choices=COLUMN_CHOICES, default="headline", help=text)
@@ -137,8 +140,13 @@ def evaluate_run(run: Run, options: argparse.Namespace, compute: Compute) -> dic
     detector, size, precision = run.load_detector(compute.device)
     if options.precision == "auto" and supports(precision, compute.device):
         compute = replace(compute, precision=precision)  # as in its training and calibration
-    keep = not options.no_maps
-    return evaluate(run, detector, category, size, options.workers, seed, compute, keep)
+    if getattr(detector, THRESHOLDS[options.map]).isnan():
+        raise InputError(
+            f"{run.detector_file} is of an earlier version, which kept no threshold of the "
+            f"{options.map} map: train it again with --overwrite, or leave --map out"
+        )
+    keep, shown = not options.no_maps, options.map
+    return evaluate(run, detector, category, size, options.workers, seed, compute, keep, shown)
 
 
 def evaluate_runs(
@@ -163,15 +171,19 @@ def evaluate_runs(
 
 def main(options: argparse.Namespace) -> int:
     """Evaluate what was trained; a run that cannot be does not stop the others."""
-    report_faults(check_positive(options, "workers", "scoring_batch_size"))
+    single = None if options.map == "combined" else options.map
+    faults = check_positive(options, "workers", "scoring_batch_size")
+    if single and options.maps_dir:
+        faults.append("--map is of a detector, --maps_dir has maps made elsewhere: leave one out")
+    report_faults(faults)
     compute = pick_compute(options)
     selected = {output: selected_runs(output, options) for output in options.outputs}
     evaluated = {o: evaluate_runs(runs, options, compute) for o, runs in selected.items()}
     results = {output: found for output, (found, _) in evaluated.items() if found}
-    for output in () if options.maps_dir else results:
+    for output in () if options.maps_dir or single else results:
         write_csv(output)
     if results:
-        print_tables(results.values(), options.format, options.columns)
+        print_tables(results.values(), options.format, options.columns, single)
     return 2 if any(failed for _, failed in evaluated.values()) else 0
 
 

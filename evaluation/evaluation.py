@@ -19,7 +19,7 @@ from data.samples import GOOD, Category, InputError, Sample
 from evaluation.image_metrics import auroc, average_precision, f1_max, mean
 from evaluation.localization import CURVE_ERROR, PRO_LIMIT, SPRO_LIMITS, Localization, localize
 from evaluation.maps import read_map, remove_stale_maps, write_maps
-from models.detector import Detector
+from models.detector import THRESHOLDS, Detector
 from scoring.scorer import Scorer
 from utils.devices import Compute
 from utils.files import written_aside
@@ -150,15 +150,18 @@ def evaluate(
     seed: int,
     compute: Compute,
     save_maps: bool = True,
+    shown: str = "combined",
 ) -> dict:
     """Score the test set, write its maps and the metrics file; return the metrics.
 
-    `seed` is of the training. What cannot be read is left out, and listed as "unreadable"; raises
-    InputError when nothing can be.
+    `seed` is of the training, `shown` one of the detector's `Maps`: nothing is kept of a single
+    one. What cannot be read is left out, and listed as "unreadable"; raises InputError when nothing
+    can be.
     """
-    begun, unreadable = time.perf_counter(), {}
-    with contextlib.nullcontext(run.maps_folder) if save_maps else run.scratch() as maps:
-        scorer = Scorer(detector, compute)
+    begun, unreadable, single = time.perf_counter(), {}, shown != "combined"
+    keep = save_maps and not single
+    with contextlib.nullcontext(run.maps_folder) if keep else run.scratch() as maps:
+        scorer = Scorer(detector, compute, shown)
         seconds = write_maps(scorer, category, size, workers, maps, unreadable)
         measured = with_readable_masks(category, workers, unreadable)
         remove_stale_maps(maps, measured)
@@ -167,7 +170,7 @@ def evaluate(
     result["glae"] |= {
         "unreadable": sorted(unreadable.values()),
         "counts": {name: len(samples) for name, samples in splits.items()},
-        "threshold": detector.threshold.item(),
+        "threshold": getattr(detector, THRESHOLDS[shown]).item(),
         "seconds": {
             "training": run.read_training_seconds(),
             "evaluation": time.perf_counter() - begun,
@@ -180,8 +183,9 @@ def evaluate(
     }
     if images := run.read_images():
         result["glae"]["images"] = digest_of(images)
-    with written_aside(run.metrics_file) as aside:
-        aside.write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
+    if not single:
+        with written_aside(run.metrics_file) as aside:
+            aside.write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
     return result
 
 

@@ -79,9 +79,9 @@ def write_csv(output: Path) -> None:
         aside.write_text(as_csv(tables), encoding="utf-8", newline="")
 
 
-def as_csv(tables: Tables) -> str:
-    """Return all columns of all tables as CSV, numbers in full."""
-    records = as_records(tables)
+def as_csv(tables: Tables, single: str | None = None) -> str:
+    """Return all columns of all tables as CSV, numbers in full; `single` as in `formatted`."""
+    records = as_records(tables, single)
     names = list(dict.fromkeys(name for record in records for name in record))
     text = io.StringIO()
     writer = csv.DictWriter(text, names, restval="")
@@ -90,7 +90,7 @@ def as_csv(tables: Tables) -> str:
     return text.getvalue()
 
 
-def as_records(tables: Tables) -> list[dict]:
+def as_records(tables: Tables, single: str | None = None) -> list[dict]:
     """Return one flat dict a row; with several runs the mean, the std and their number."""
     records = []
     for dataset, models in tables.items():
@@ -99,6 +99,7 @@ def as_records(tables: Tables) -> list[dict]:
             values = _values(runs, category)
             record = {"dataset": dataset, "category": category}
             record |= {"model": model} if model else {}
+            record |= {"map": single} if single else {}
             record |= {c: None if None in v else float(np.mean(v)) for c, v in values.items()}
             if len(runs) > 1:
                 record |= {f"{c} std": _std(v) for c, v in values.items()}
@@ -137,16 +138,18 @@ def _cell(values: list[float | None], style: str) -> str:
     return text if len(values) < 2 else f"{text}{between}{100 * _std(values):.1f}"
 
 
-def formatted(tables: Tables, style: str, which: str = "headline") -> str:
+def formatted(
+    tables: Tables, style: str, which: str = "headline", single: str | None = None
+) -> str:
     """Return all tables in one of FORMATS.
 
     csv and json have all columns and the mean; the others the columns of `which`, one of
-    COLUMN_CHOICES, and no mean of one category.
+    COLUMN_CHOICES, and no mean of one category. `single` is the map that was scored alone.
     """
     if style == "csv":
-        return as_csv(tables).rstrip()
+        return as_csv(tables, single).rstrip()
     if style == "json":
-        return json.dumps(as_records(tables), indent=2)
+        return json.dumps(as_records(tables, single), indent=2)
     texts = []
     for dataset, models in tables.items():
         shown, order = shown_columns(dataset, which), _order(models)
@@ -159,7 +162,8 @@ def formatted(tables: Tables, style: str, which: str = "headline") -> str:
             ]
             for category, model in order
         ]
-        header = [dataset, *(map(_two_lines, shown) if style == "simple" else shown)]
+        head = f"{dataset}, {single} map" if single else dataset
+        header = [head, *(map(_two_lines, shown) if style == "simple" else shown)]
         align = ("left", *("right" for _ in shown))
         texts.append(tabulate.tabulate(body, header, style, colalign=align, disable_numparse=True))
     return "\n\n".join(texts)
@@ -170,7 +174,9 @@ def _two_lines(column: str) -> str:
     return "\n".join(column.rsplit(" ", 1)) if len(column) > 6 else column
 
 
-def print_tables(runs: Iterable[Results], style: str, which: str = "headline") -> None:
+def print_tables(
+    runs: Iterable[Results], style: str, which: str = "headline", single: str | None = None
+) -> None:
     """Print the tables of one or several output folders' results, and why they have gaps."""
     found: dict[str, list[dict[str, dict]]] = {}  # dataset -> each run's categories
     for results in runs:
@@ -181,7 +187,7 @@ def print_tables(runs: Iterable[Results], style: str, which: str = "headline") -
         name: {model: [rows(name, run) for run in runs] for model, runs in of.items()}
         for name, of in models.items()
     }
-    print(formatted(tables, style, which))
+    print(formatted(tables, style, which, single))
     if style in ("csv", "json"):
         return
     notes = [note for name, of in models.items() for note in _notes(name, of, which)]

@@ -13,7 +13,6 @@ from models.pdn import PDNS, TEACHER_CHANNELS
 from models.recipe import PUBLISHED, Recipe
 
 LOW_VALUE, HIGH_VALUE = 0.0, 0.1  # what the two calibrated quantiles of a map become
-FORMER_BITS = 16  # of values in files deeper than 8 bits, in detectors that do not tell
 UNCALIBRATED = (LOW_VALUE, HIGH_VALUE)  # quantiles that leave a map as it is
 MAP_PADDING = 4  # outputs at each border that the unpadded PDN does not describe
 # The least spread of two quantiles, of their level and at all: good images without any contrast
@@ -30,6 +29,15 @@ class Maps(NamedTuple):
     combined: torch.Tensor
     student: torch.Tensor
     autoencoder: torch.Tensor
+
+
+# The buffers with the maps' thresholds; detectors of earlier versions lack those of single maps.
+SINGLE_THRESHOLDS = ("student_threshold", "autoencoder_threshold")
+THRESHOLDS = dict(zip(Maps._fields, ("threshold", *SINGLE_THRESHOLDS), strict=True))
+# What detectors of earlier versions lack, and what holds for them: deep images were of 16 bits, and
+# the thresholds of single maps are not known.
+LATER = {"bits": torch.tensor(16, dtype=torch.uint8)}
+LATER |= {name: torch.tensor(float("nan")) for name in SINGLE_THRESHOLDS}
 
 
 def hard_feature_loss(
@@ -50,11 +58,11 @@ def hard_feature_loss(
 class Detector(nn.Module):
     """Finds where the student disagrees with the teacher, and with the autoencoder.
 
-    Its buffers are the teacher's channel mean and std, two quantiles of each map, the threshold on
-    image scores and the bits that images deeper than 8 bits are scaled from, so `state_dict` is the
-    whole trained thing. Before calibration they change nothing. `recipe` is what training and
-    calibration go by; scoring needs none. Source: EfficientAD (Batzner et al., WACV 2024); GLAE for
-    its autoencoder.
+    Its buffers are the teacher's channel mean and std, two quantiles of each single map, each map's
+    threshold on image scores and the bits that images deeper than 8 bits are scaled from, so
+    `state_dict` is the whole trained thing. Before calibration they change nothing. `recipe` is
+    what training and calibration go by; scoring needs none. Source: EfficientAD (Batzner et al.,
+    WACV 2024); GLAE for its autoencoder.
     """
 
     def __init__(
@@ -74,8 +82,9 @@ class Detector(nn.Module):
         self.register_buffer("teacher_std", torch.ones(shape))
         self.register_buffer("student_quantiles", torch.tensor(UNCALIBRATED))
         self.register_buffer("autoencoder_quantiles", torch.tensor(UNCALIBRATED))
-        self.register_buffer("threshold", torch.tensor(float("inf")))
-        self.register_buffer("bits", torch.tensor(FORMER_BITS, dtype=torch.uint8))
+        for name in THRESHOLDS.values():
+            self.register_buffer(name, torch.tensor(float("inf")))
+        self.register_buffer("bits", LATER["bits"].clone())
         self.folded = False  # the teacher's last layer normalises; see `for_scoring`
 
     def train(self, mode: bool = True) -> "Detector":
@@ -225,12 +234,12 @@ def join_losses(
     return losses if penalty is None else losses | {"penalty": penalty}
 
 
-def score_maps(combined: torch.Tensor, size: Size) -> tuple[torch.Tensor, torch.Tensor]:
-    """Return the scores (N,) and the maps of `size`, (N, height, width), of combined maps.
+def score_maps(maps: torch.Tensor, size: Size) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return the scores (N,) and the maps of `size`, (N, height, width), of maps (N, 1, h, w).
 
     A map is resized bilinearly; the score is its maximum.
     """
-    resized = F.interpolate(combined, size, mode="bilinear", align_corners=False)[:, 0]
+    resized = F.interpolate(maps, size, mode="bilinear", align_corners=False)[:, 0]
     return resized.amax((1, 2)), resized
 
 

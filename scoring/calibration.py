@@ -1,4 +1,4 @@
-"""Calibrate a detector on good images: teacher statistics, map quantiles, threshold."""
+"""Calibrate a detector on good images: teacher statistics, map quantiles, thresholds."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -7,7 +7,7 @@ import numpy as np
 import torch
 
 from data.images import Size, image_batches
-from models.detector import Detector, score_maps
+from models.detector import THRESHOLDS, Detector, Maps, score_maps
 from scoring.scorer import Scorer
 from utils.devices import Compute, in_float64
 from utils.progress import progress
@@ -46,9 +46,9 @@ class ChannelMoments:
 def calibrate(
     detector: Detector, paths: list[Path], size: Size, workers: int, compute: Compute
 ) -> None:
-    """Set the map quantiles, then the threshold, from good validation images.
+    """Set the quantiles and then the threshold of each map from good validation images.
 
-    The threshold is the highest score of a good validation image: what scores above it is
+    A threshold is the highest score of a good validation image: what scores above it is
     stranger than anything known to be good. Source: EfficientAD, section 3.4.
     """
     scorer, bits = Scorer(detector.eval(), compute), int(detector.bits)
@@ -64,8 +64,9 @@ def calibrate(
     for buffer, maps in zip(buffers, raw, strict=True):
         quantiles = np.quantile(maps.flatten().numpy(), detector.recipe.map_quantiles)
         buffer.copy_(torch.from_numpy(quantiles).float())
-    highest = [
-        score_maps(detector.calibrated(*maps.to(compute.device)).combined, original)[0]
-        for maps, original in zip(raw.split(1, 1), sizes, strict=True)
-    ]
-    detector.threshold.copy_(torch.cat(highest).max())
+    scores = []  # of each image, (3,)
+    for pair, original in zip(raw.split(1, 1), sizes, strict=True):
+        maps = detector.calibrated(*pair.to(compute.device))
+        scores.append(torch.cat([score_maps(one, original)[0] for one in maps]))
+    for name, highest in zip(Maps._fields, torch.stack(scores).amax(0), strict=True):
+        getattr(detector, THRESHOLDS[name]).copy_(highest)

@@ -25,12 +25,12 @@ class Scorer:
     """A detector made ready to score: folded, in the precision, on CUDA a graph.
 
     Images are uint8 (N, 3, H, W), at most `compute.scoring_batch_size` at a time. A graph has one
-    shape: smaller batches are filled up.
+    shape: smaller batches are filled up. `shown` is the map that counts, one of `Maps`.
     """
 
-    def __init__(self, detector: Detector, compute: Compute):
+    def __init__(self, detector: Detector, compute: Compute, shown: str = "combined"):
         self.detector = compute.place(detector.for_scoring(compute.dtype))
-        self.compute = compute
+        self.compute, self.shown = compute, shown
         self.images, self.graph = None, None  # what the graph reads, in one place
 
     def _run(self, images: torch.Tensor) -> tuple[torch.Tensor, ...]:
@@ -67,9 +67,9 @@ class Scorer:
 
         float32, on the device; see `Detector.score`.
         """
-        combined = self.maps(images).combined
+        shown = getattr(self.maps(images), self.shown)
         if len(set(sizes)) == 1:  # as a rule: then all at once
-            scores, maps = score_maps(combined, sizes[0])
+            scores, maps = score_maps(shown, sizes[0])
             return scores, list(maps)
-        pairs = [score_maps(one, size) for one, size in zip(combined.split(1), sizes, strict=True)]
+        pairs = [score_maps(one, size) for one, size in zip(shown.split(1), sizes, strict=True)]
         return torch.cat([score for score, _ in pairs]), [maps[0] for _, maps in pairs]

@@ -15,7 +15,7 @@ from torch import nn
 
 from data.draws import DRAWS
 from data.samples import InputError
-from models.detector import Detector
+from models.detector import LATER, Detector
 from training.adam import adam_tensors, empty_adam_tensors, prefixed, without_prefix
 from training.loss_log import NOT_FINITE, LossLog, row_every
 from training.steps import TERMS, Optimisation, from_text
@@ -100,9 +100,12 @@ class Saving:
 
 
 def without_teacher(detector: Detector) -> dict[str, torch.Tensor]:
-    """Return what of a detector neither the teacher's own file nor the images tell."""
-    state = detector.state_dict()
-    return {k: v for k, v in state.items() if not k.startswith("teacher.") and k != "bits"}
+    """Return what of a detector is not in the teacher's own file.
+
+    Nor what earlier versions' checkpoints lack: it is found before or after training.
+    """
+    tensors = detector.state_dict().items()
+    return {k: v for k, v in tensors if not k.startswith("teacher.") and k not in LATER}
 
 
 def fingerprint(network: nn.Module) -> str:

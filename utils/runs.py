@@ -1,6 +1,7 @@
 """The output folder: where everything of a run lies; save, load, lock."""
 
 import json
+import math
 import operator
 import os
 import shutil
@@ -16,7 +17,7 @@ import yaml
 from data.depth import DEPTHS
 from data.fingerprints import Images, checked
 from data.samples import InputError, require_file
-from models.detector import FORMER_BITS, Detector, empty_detector
+from models.detector import LATER, Detector, empty_detector
 from models.gfencoder import Size
 from utils.devices import PRECISIONS
 from utils.files import (
@@ -200,7 +201,8 @@ class Run:
     def load_detector(self, device: torch.device) -> tuple[Detector, Size, str]:
         """Read a trained detector in evaluation mode, its (height, width) and its precision.
 
-        Raises InputError when the file is missing, damaged, or not one of ours.
+        The thresholds of single maps are nan when it is of a version that had none. Raises
+        InputError when the file is missing, damaged, or not one of ours.
         """
         path = self.detector_file
         try:
@@ -209,8 +211,7 @@ class Run:
             precision = about.get("precision", "fp32")
             PRECISIONS[precision]  # or a KeyError
             detector = empty_detector(about["model"], about["model_size"], (height, width))
-            former = {"bits": torch.tensor(FORMER_BITS, dtype=torch.uint8)}
-            tensors = read_tensors(path, detector.state_dict(), former)
+            tensors = read_tensors(path, detector.state_dict(), LATER)
             detector.load_state_dict(tensors, assign=True)
             if not all(parameter.isfinite().all() for parameter in detector.parameters()):
                 raise ValueError("a weight is not a finite number")

@@ -231,6 +231,8 @@ def test_trained_state_lies_in_buffers(detector):
         "autoencoder_quantiles": (2,),
         "threshold": (),
         "bits": (),
+        "student_threshold": (),
+        "autoencoder_threshold": (),
     }
     assert {name: tuple(state[name].shape) for name in shapes} == shapes
     assert shapes.keys() == {name for name, _ in detector.named_buffers()}

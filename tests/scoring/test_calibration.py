@@ -21,7 +21,8 @@ SIZE = (64, 80)  # height, width at which the detector works
 COMPUTE = Compute(torch.device("cpu"), scoring_batch_size=4)
 WORKERS = 2
 STRANGEST = 3  # of the good images
-CALIBRATED = ("student_quantiles", "autoencoder_quantiles", "threshold")
+THRESHOLDS = ("threshold", "student_threshold", "autoencoder_threshold")
+CALIBRATED = ("student_quantiles", "autoencoder_quantiles", *THRESHOLDS)
 
 
 @pytest.fixture
@@ -168,13 +169,18 @@ def test_after_calibration_these_quantiles_are_0_and_a_tenth(detector, paths):
         np.testing.assert_allclose(quantiles(calibrated), (0.0, 0.1), atol=1e-4)
 
 
-def score_by_hand(detector, path: Path, spreads: list[np.ndarray]) -> float:
-    """Return the maximum of the mean of both maps, padded by 4 and scaled, at the file's size."""
+def score_by_hand(
+    detector, path: Path, spreads: list[np.ndarray], kinds: slice = slice(None)
+) -> float:
+    """Return the maximum of the mean of both maps, padded by 4 and scaled, at the file's size.
+
+    Or of those of `kinds` alone.
+    """
     scaled = [
         0.1 * (np.pad(distance, 4) - low) / (high - low)
         for distance, (low, high) in zip(distances(detector, path), spreads, strict=True)
     ]
-    combined = torch.from_numpy(np.mean(scaled, 0))[None, None]
+    combined = torch.from_numpy(np.mean(scaled[kinds], 0))[None, None]
     width, height = Image.open(path).size
     return F.interpolate(combined, (height, width), mode="bilinear").max().item()
 
@@ -191,6 +197,19 @@ def test_the_threshold_is_the_highest_score_of_a_good_image_wherever_it_stands(
     assert paths[np.argmax(scores)] == strangest
     assert len({round(score, 4) for score in scores} - {0.0}) > len(paths) / 2
     assert detector.threshold.item() == pytest.approx(max(scores), rel=1e-3)
+
+
+@pytest.mark.parametrize(
+    ("name", "kind"),
+    [("student_threshold", slice(0, 1)), ("autoencoder_threshold", slice(1, 2))],
+)
+def test_each_single_map_has_the_threshold_that_its_own_scores_give(detector, paths, name, kind):
+    calibrate(detector, paths, SIZE, WORKERS, COMPUTE)
+    maps = zip(*(distances(detector, path) for path in paths), strict=True)
+    spreads = [quantiles(of) for of in maps]
+    highest = max(score_by_hand(detector, path, spreads, kind) for path in paths)
+    assert getattr(detector, name).item() == pytest.approx(highest, rel=1e-3)
+    assert highest != pytest.approx(detector.threshold.item(), rel=1e-3)
 
 
 def test_calibrating_again_gives_the_same_whatever_was_there(detector, paths):
