@@ -1,4 +1,4 @@
-"""The two autoencoders, GLAE's and EfficientAD's, and the decoder that they share.
+"""The autoencoders, GLAE's, its ablations and EfficientAD's, and the decoder that they share.
 
 They predict the teacher's features of a whole image through a bottleneck, and so learn what
 belongs where.
@@ -8,7 +8,7 @@ from itertools import chain, pairwise
 
 from torch import nn
 
-from models.gfencoder import CHANNELS, Size, gfencoder, gfencoder_side
+from models.gfencoder import CHANNELS, Size, gfencoder, gfencoder_side, second_side
 from models.pdn import TEACHER_CHANNELS, output_side
 from models.recipe import PUBLISHED
 
@@ -54,6 +54,24 @@ def glae_autoencoder(size: Size, dropout: float = PUBLISHED.dropout) -> nn.Seque
     return nn.Sequential(gfencoder(size), decoder(size, dropout, skip=1))
 
 
+def glae_without_gfe(size: Size, dropout: float = PUBLISHED.dropout) -> nn.Sequential:
+    """Build GLAE's autoencoder without its two GFE blocks: what do rows and columns add?
+
+    The other convolutions are left as they are, so the bottleneck stays 7 x 7 for 256. The blocks
+    are those of GLAE, section 3.2; that nothing takes their place is this project's reading.
+    """
+    return nn.Sequential(gfencoder(size, gfe=False), decoder(size, dropout, skip=1))
+
+
+def glae_without_lfc(size: Size, dropout: float = PUBLISHED.dropout) -> nn.Sequential:
+    """Build GLAE's autoencoder without the local feature constraint after its second GFE block.
+
+    The decoder then resizes that block's output itself, 29 x 29 to 8 x 8 for 256. The constraint is
+    that of GLAE, section 3.2; that nothing takes its place is this project's reading.
+    """
+    return nn.Sequential(gfencoder(size, lfc=False), decoder(size, dropout, skip=1))
+
+
 def efficientad_autoencoder(size: Size, dropout: float = PUBLISHED.dropout) -> nn.Sequential:
     """Build EfficientAD's autoencoder: (N, 3, H, W) -> (N, 384, h, w).
 
@@ -68,8 +86,18 @@ def efficientad_autoencoder(size: Size, dropout: float = PUBLISHED.dropout) -> n
     return nn.Sequential(encoder, decoder(size, dropout))
 
 
-AUTOENCODERS = {"glae": glae_autoencoder, "efficientad": efficientad_autoencoder}
-BOTTLENECK_SIDES = {"glae": gfencoder_side, "efficientad": lambda side: side >> HALVINGS}
+AUTOENCODERS = {
+    "glae": glae_autoencoder,
+    "glae_no_gfe": glae_without_gfe,
+    "glae_no_lfc": glae_without_lfc,
+    "efficientad": efficientad_autoencoder,
+}
+BOTTLENECK_SIDES = {
+    "glae": gfencoder_side,
+    "glae_no_gfe": gfencoder_side,
+    "glae_no_lfc": second_side,
+    "efficientad": lambda side: side >> HALVINGS,
+}
 
 
 def check_size(size: Size, model: str) -> None:

@@ -49,24 +49,29 @@ class GFEBlock(nn.Module):
         return self.row(features) * self.column(features)  # (N, C, H, 1) * (N, C, 1, W)
 
 
-def gfencoder(size: Size) -> nn.Sequential:
+def gfencoder(size: Size, gfe: bool = True, lfc: bool = True) -> nn.Sequential:
     """Build the GFencoder for images of `size`: (N, 3, H, W) -> (N, 64, h, w), 7 x 7 for 256.
 
-    The kernels' lengths follow from the size. Two GFE blocks, then the local feature constraint.
+    The kernels' lengths follow from the size. Two GFE blocks, then the local feature constraint;
+    without `gfe` or `lfc` these are left out with a ReLU each, and nothing takes their place.
     """
     first = tuple(stem_side(side) for side in size)
     second = tuple(second_side(side) for side in size)
-    return nn.Sequential(
+    layers = [
         nn.Conv2d(3, CHANNELS, 11, stride=2, padding=1, dilation=2),
         nn.ReLU(inplace=True),
         nn.AvgPool2d(2, 2),
-        GFEBlock(first),
-        nn.ReLU(inplace=True),
-        nn.Conv2d(CHANNELS, CHANNELS, 5, stride=2, padding=1),
-        nn.ReLU(inplace=True),
-        GFEBlock(second),
-        nn.ReLU(inplace=True),
-        nn.Conv2d(CHANNELS, CHANNELS, 3, stride=2, padding=1),
-        nn.ReLU(inplace=True),
-        nn.Conv2d(CHANNELS, CHANNELS, 5, stride=2, padding=1),
-    )
+    ]
+    if gfe:
+        layers += [GFEBlock(first), nn.ReLU(inplace=True)]
+    layers.append(nn.Conv2d(CHANNELS, CHANNELS, 5, stride=2, padding=1))
+    if gfe:
+        layers += [nn.ReLU(inplace=True), GFEBlock(second)]
+    if lfc:
+        layers += [
+            nn.ReLU(inplace=True),
+            nn.Conv2d(CHANNELS, CHANNELS, 3, stride=2, padding=1),
+            nn.ReLU(inplace=True),
+            nn.Conv2d(CHANNELS, CHANNELS, 5, stride=2, padding=1),
+        ]
+    return nn.Sequential(*layers)

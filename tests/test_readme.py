@@ -49,7 +49,7 @@ BEFORE = {"metrics.md": TRAINED}
 AFTER = {
     "README.md": ["output/results.csv", "output/demo.png"],
     "metrics.md": ["output/results.csv"],
-    "research.md": ["output_sorted/results.csv", "output_without_gfe/demo.png"],
+    "research.md": ["output_sorted/results.csv", "output_narrow/demo.png"],
     "teachers.md": ["output_small/teacher_small.safetensors"],
 }
 # What is added to a file, which the first line names: at its end, or above a function.

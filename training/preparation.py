@@ -20,7 +20,6 @@ from data.natural import Files, find_natural_images, require_readable, some_memb
 from data.samples import Category, InputError, noted, report_faults
 from data.shards import Shards
 from models.detector import Detector, empty_detector
-from models.recipe import PUBLISHED
 from training.checkpoints import check_checkpoint, checkpoint_tensors
 from training.reading import read_images
 from utils.devices import Compute, pick_compute
@@ -33,7 +32,7 @@ from utils.options import (
     image_size,
     resolved,
 )
-from utils.recipe import check_recipe, recipe_values
+from utils.recipe import check_recipe, with_recipe
 from utils.runs import Run
 from utils.teachers import find_teacher, load_teacher
 
@@ -198,11 +197,8 @@ def choose(run: Run, options: argparse.Namespace) -> Run:
 
 
 def check_unchanged(former: dict, now: dict) -> None:
-    """Raise InputError with every option that a resumed run may not change but would.
-
-    A run of a former version, which stores no recipe, was trained by the published one.
-    """
-    former = recipe_values(PUBLISHED) | former
+    """Raise InputError with every option that a resumed run may not change but would."""
+    former = with_recipe(former)
     changed = sorted(k for k in now if k not in MAY_CHANGE and now[k] != former.get(k, now[k]))
     mend = "give the same again, or --overwrite, or another --output_dir"
     faults = [f"--resume: {k} was {former[k]} in this run, not {now[k]}: {mend}" for k in changed]

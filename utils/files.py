@@ -173,7 +173,7 @@ def read_tensors(
     """
     check_tensors(path, like, former)
     # copies: those of `load_file` hold on to the file, which is to be replaced
-    return {**former, **{key: tensor.clone() for key, tensor in load_file(path).items()}}
+    return {key: tensor.clone() for key, tensor in {**former, **load_file(path)}.items()}
 
 
 class PlainLoader(yaml.SafeLoader):

@@ -13,6 +13,7 @@ from models.autoencoder import AUTOENCODERS, check_size
 from models.pdn import PDNS
 from utils.devices import COMPILERS, PRECISIONS
 from utils.files import user_path
+from utils.recipe import with_recipe
 
 MOST = {"workers": 1024, "batch_size": 2**16, "scoring_batch_size": 2**16, "seed": 2**63 - 1}
 MOST_OTHERS = 10**9  # of any number: more is a slip
@@ -191,7 +192,7 @@ def resolved(options: argparse.Namespace) -> dict:
 def deciding(config: Mapping) -> dict:
     """Return which of a run's stored options decide what is trained, but for the seed."""
     aside = MAY_CHANGE | {"seed", "dataset", "subdataset"}
-    kept = {key: value for key, value in config.items() if key not in aside}
+    kept = {key: value for key, value in with_recipe(config).items() if key not in aside}
     return kept | {"penalty": config.get("imagenet_train_path") is not None}
 
 

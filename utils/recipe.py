@@ -1,6 +1,7 @@
 """The recipe as options of the command line: each of its numbers is one."""
 
 import argparse
+from collections.abc import Mapping
 from dataclasses import asdict
 
 from models.recipe import PUBLISHED, Recipe
@@ -31,6 +32,11 @@ def recipe_values(recipe: Recipe) -> dict[str, float | list[float]]:
     """Return a recipe's numbers by the names of their options, as a run stores them."""
     values = asdict(recipe)
     return values | {"map_quantiles": list(recipe.map_quantiles)}
+
+
+def with_recipe(config: Mapping) -> dict:
+    """Return a run's stored options; one of a version that stored no recipe had the published."""
+    return {**recipe_values(PUBLISHED), **config}
 
 
 def recipe_of(options: argparse.Namespace) -> Recipe:

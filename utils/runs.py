@@ -1,7 +1,6 @@
 """The output folder: where everything of a run lies; save, load, lock."""
 
 import json
-import math
 import operator
 import os
 import shutil

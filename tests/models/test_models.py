@@ -45,6 +45,27 @@ def test_autoencoders_have_the_published_parameter_counts(model, published):
         assert count(AUTOENCODERS[model]((256, 256))) == published
 
 
+def test_ablations_lack_the_parameters_of_the_part_they_leave_out():
+    """Worked by hand: a kernel has 64 * 64 weights for each of its pixels, and 64 biases."""
+    blocks = sum(2 * (64 * 64 * side + 64) for side in (59, 29))  # a row and a column each
+    constraint = sum(64 * 64 * side**2 + 64 for side in (3, 5))
+    with torch.device("meta"):
+        sizes = {model: count(AUTOENCODERS[model]((256, 256))) for model in AUTOENCODERS}
+    assert (blocks, constraint) == (721_152, 139_392)
+    assert sizes["glae_no_gfe"] == 1_572_800 - blocks == 851_648
+    assert sizes["glae_no_lfc"] == 1_572_800 - constraint == 1_433_408
+
+
+@pytest.mark.parametrize(("model", "blocks"), [("glae_no_gfe", 0), ("glae_no_lfc", 2)])
+def test_ablations_leave_out_that_part_alone(model, blocks):
+    encoder = AUTOENCODERS[model]((256, 256))[0]
+    assert sum(isinstance(layer, GFEBlock) for layer in encoder) == blocks
+    kernels = [layer.kernel_size[0] for layer in encoder if isinstance(layer, nn.Conv2d)]
+    assert kernels == ([11, 5] if model == "glae_no_lfc" else [11, 5, 3, 5])
+    pairs = zip(encoder, list(encoder)[1:], strict=False)
+    assert not any(isinstance(a, nn.ReLU) and isinstance(b, nn.ReLU) for a, b in pairs)
+
+
 @pytest.mark.parametrize(
     ("model", "size", "millions"),
     [("efficientad", "small", 8.06), ("efficientad", "medium", 20.74), ("glae", "medium", 21.21)],
@@ -82,7 +103,7 @@ def test_one_output_of_a_pdn_sees_33_pixels(size):
         shape_of(pdn, 33, 32)
 
 
-@pytest.mark.parametrize("model", ["glae", "efficientad"])
+@pytest.mark.parametrize("model", AUTOENCODERS)
 @pytest.mark.parametrize("size", [(256, 256), (128, 200), (96, 64), (250, 131), (512, 320)])
 def test_autoencoders_give_maps_as_large_as_the_pdns(model, size):
     with torch.device("meta"):
@@ -90,7 +111,15 @@ def test_autoencoders_give_maps_as_large_as_the_pdns(model, size):
     assert shape_of(autoencoder, *size) == shape_of(pdn, *size)
 
 
-@pytest.mark.parametrize(("model", "sides"), [("glae", (7, 7)), ("efficientad", (1, 1))])
+@pytest.mark.parametrize(
+    ("model", "sides"),
+    [
+        ("glae", (7, 7)),
+        ("glae_no_gfe", (7, 7)),
+        ("glae_no_lfc", (29, 29)),
+        ("efficientad", (1, 1)),
+    ],
+)
 def test_encoders_leave_the_published_bottleneck(model, sides):
     with torch.device("meta"):
         encoder = AUTOENCODERS[model]((256, 256))[0]
@@ -119,7 +148,7 @@ def test_the_gfencoder_passes_the_published_sizes():
     assert sides == [119, 59, 59, 29, 29, 15, 7]
 
 
-@pytest.mark.parametrize("model", ["glae", "efficientad"])
+@pytest.mark.parametrize("model", AUTOENCODERS)
 def test_a_model_works_at_its_smallest_side(model):
     smallest = smallest_side(model)
     for size in ((smallest, smallest), (smallest, smallest + 21), (smallest + 8, smallest)):
@@ -129,7 +158,7 @@ def test_a_model_works_at_its_smallest_side(model):
         assert maps.shape == (2, 50, 40)
 
 
-@pytest.mark.parametrize("model", ["glae", "efficientad"])
+@pytest.mark.parametrize("model", AUTOENCODERS)
 def test_a_smaller_image_is_refused_with_the_smallest_side(model):
     smallest = smallest_side(model)
     for size in ((smallest - 1, smallest), (smallest, smallest - 1)):
@@ -137,12 +166,18 @@ def test_a_smaller_image_is_refused_with_the_smallest_side(model):
             build_detector(model, "small", size)
 
 
-@pytest.mark.parametrize("model", ["glae", "efficientad"])
+@pytest.mark.parametrize("model", AUTOENCODERS)
 def test_no_network_works_below_the_smallest_side(model):
     smallest = smallest_side(model)
     for size in ((smallest - 1, smallest), (smallest, smallest - 1)):
         with pytest.raises((RuntimeError, ValueError)):
             AUTOENCODERS[model](size).eval()(noise(0, 1, size))
+
+
+def test_the_smallest_sides_are_the_documented_ones():
+    """By hand: 61 leaves the GFencoder 1 pixel (61, 22, 11, 5, 3, 1), 33 is one patch of a PDN."""
+    sides = {model: smallest_side(model) for model in AUTOENCODERS}
+    assert sides == {"glae": 61, "glae_no_gfe": 61, "glae_no_lfc": 33, "efficientad": 33}
 
 
 @pytest.mark.parametrize("size", [(9, 9), (11, 6)])
