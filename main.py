@@ -36,6 +36,7 @@ from utils.options import (
 )
 from utils.recipe import add_recipe_options, recipe_of, recipe_text
 from utils.teachers import teacher_name
+from utils.version import project_version
 
 EXAMPLES = (
     "python3 main.py --dataset mvtec_ad --subdataset bottle --mvtec_ad_path path/mvtec_ad "
@@ -83,7 +84,7 @@ def train(prepared: Prepared, options: argparse.Namespace) -> None:
         run.clear()
         if prepared.natural is None:
             say(NO_PENALTY)
-    run.write_config(resolved(options))
+    run.write_config(resolved(options) | {"version": project_version()})
     if not run.images_file.exists():
         run.write_images(fingerprint(prepared.category, options.workers))
     seed_everything(options.seed)

@@ -25,6 +25,7 @@ from utils.devices import Compute
 from utils.files import written_aside
 from utils.options import deciding
 from utils.runs import Run
+from utils.version import project_version
 
 LOCO_SUBSETS = ("logical_anomalies", "structural_anomalies")
 
@@ -192,6 +193,7 @@ def evaluate(
 def versions() -> dict[str, str]:
     """Return the versions that a result may depend on."""
     return {
+        "project": project_version(),
         "python": platform.python_version(),
         "torch": torch.__version__,
         "torchvision": metadata.version("torchvision"),

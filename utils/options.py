@@ -191,7 +191,7 @@ def resolved(options: argparse.Namespace) -> dict:
 
 def deciding(config: Mapping) -> dict:
     """Return which of a run's stored options decide what is trained, but for the seed."""
-    aside = MAY_CHANGE | {"seed", "dataset", "subdataset"}
+    aside = MAY_CHANGE | {"seed", "dataset", "subdataset", "version"}
     kept = {key: value for key, value in with_recipe(config).items() if key not in aside}
     return kept | {"penalty": config.get("imagenet_train_path") is not None}
 

@@ -17,6 +17,7 @@ from utils.options import FLAGS, Parser
 
 CONFIGS = Path(__file__).resolve().parent.parent / "configs"
 NOT_PRESET = (*FLAGS, "config", "help")
+INFORMATION = ("version",)  # what a run stores beside its options
 # What a former version stored with its runs, and is no option any more.
 RETIRED = {("memory_format", "channels_last"), ("memory_format", "channels_first")}
 RETIRED |= {("compile", "inductor")}
@@ -50,6 +51,8 @@ def preset_tokens(parser: Parser, path: Path) -> list[str]:
         raise InputError(f"{path} must hold lines of 'option: value'")
     faults, tokens = [], []
     for key, value in preset.items():
+        if key in INFORMATION:
+            continue
         if (key, str(value)) in RETIRED:
             warnings.warn(f"{path}: {key} {value} is no option any more: ignored", stacklevel=2)
         elif f"--{key}" not in parser._option_string_actions:
