@@ -24,7 +24,8 @@ class LossLog:
     """Means of the loss terms over a window of steps: a CSV file, TensorBoard, progress bar.
 
     A window is `size` steps at most. Its losses stay on the device; only `write` waits for it.
-    `begun` are those of a window that a checkpoint cut in two, see `unwritten`.
+    `begun` are those of a window that a checkpoint cut in two, see `unwritten`. Of the `absent`
+    terms, which are 0 in every step, nothing is shown.
     """
 
     def __init__(
@@ -35,8 +36,9 @@ class LossLog:
         device: torch.device,
         size: int = 1,
         begun: Sequence[Sequence[float]] = (),
+        absent: Sequence[str] = (),
     ):
-        self.path, self.terms, self.step = path, terms, start
+        self.path, self.terms, self.step, self.absent = path, terms, start, absent
         self.window, self.count = torch.zeros(size, len(terms), device=device), len(begun)
         if begun:
             self.window[: len(begun)] = torch.tensor(begun)
@@ -82,14 +84,16 @@ class LossLog:
         """Write means that were taken elsewhere, as `write` does."""
         if not np.isfinite(sum(means)):
             raise FloatingPointError(f"the loss is {sum(means)} near step {step}; {NOT_FINITE}")
+        named = dict(zip(self.terms, means, strict=True))
+        shown = ["" if name in self.absent else value for name, value in named.items()]
         try:
-            csv.writer(self.file).writerow((step, sum(means), *means, rate))
+            csv.writer(self.file).writerow((step, sum(means), *shown, rate))
             self.file.flush()
         except OSError as error:  # which does not name the file
             raise OSError(error.errno, error.strerror, str(self.path)) from error
         if self.tensorboard:
-            for name, value in zip(self.terms, means, strict=True):
-                self.tensorboard.add_scalar(f"loss/{name}", value, step)
+            for name in named.keys() - set(self.absent):
+                self.tensorboard.add_scalar(f"loss/{name}", named[name], step)
 
     def check(self) -> None:
         """Raise FloatingPointError naming the first step since the last row whose loss is bad."""

@@ -1,6 +1,7 @@
 """The training loop: the protocol, the loss log, losses that are not finite."""
 
 from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -20,7 +21,7 @@ from tests.training.fitting import (
     some_images,
     train,
 )
-from training import loop
+from training import loop, loss_log
 from training.loop import batch_indices, jitter_changes, natural_batches
 from training.steps import Optimisation
 from utils.devices import Compute
@@ -158,9 +159,20 @@ def test_the_loss_log_has_every_term_and_their_sum(tmp_path):
     for row in rows:
         terms = [float(row[name]) for name in ("hard", "autoencoder", "student_autoencoder")]
         assert float(row["total"]) == pytest.approx(sum(terms))
-        assert float(row["penalty"]) == 0
+        assert row["penalty"] == ""  # without natural images there is none
     rates = [float(row["learning_rate"]) for row in rows]
     assert rates == [1e-4] * 19 + [1e-5] * 2  # of the steps that lie beyond 95 %
+
+
+def test_tensorboard_shows_no_penalty_where_there_is_none(tmp_path, natural, monkeypatch):
+    shown = set()
+    board = SimpleNamespace(add_scalar=lambda name, *_: shown.add(name), close=lambda: None)
+    monkeypatch.setattr(loss_log, "open_tensorboard", lambda *_: board)
+    train(tmp_path / "without", train_steps=1)
+    terms = {"loss/hard", "loss/autoencoder", "loss/student_autoencoder"}
+    assert shown == terms
+    train(tmp_path / "with", natural, train_steps=1)
+    assert shown == terms | {"loss/penalty"}
 
 
 def test_natural_images_add_the_penalty(tmp_path, natural):
