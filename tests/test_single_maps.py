@@ -99,3 +99,10 @@ def test_a_detector_of_a_former_version_is_scored_but_has_no_single_maps(trained
 def test_maps_made_elsewhere_are_of_no_detector(trained):
     with pytest.raises(InputError, match=r"--map .* --maps_dir"):
         run_inference(trained, "--map", "student", "--maps_dir", trained / "anomaly_maps")
+
+
+def test_a_checkpoint_has_what_those_of_former_versions_have(trained):
+    """Or they could not be resumed: its names are compared with the detector's."""
+    stored = load_file(Run(trained, "mvtec_ad", "bottle").checkpoint_file)
+    assert "detector.threshold" in stored
+    assert not stored.keys() & {f"detector.{name}" for name in SINGLE}
