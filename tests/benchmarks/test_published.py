@@ -15,6 +15,7 @@ from benchmarks.published import (
 from data.images import normalise
 from data.natural import penalty_view
 from data.samples import InputError
+from models.detector import score_maps
 from tests.conftest import disagreeing_detector, fill
 
 CPU = torch.device("cpu")
@@ -83,11 +84,13 @@ def test_its_view_of_a_natural_image_is_ours(tmp_path):
     assert any(torch.allclose(theirs, view, atol=1e-5) for view in ours)
 
 
-def test_its_scores_and_maps_are_ours():
+def test_its_scores_and_maps_are_ours_but_for_the_frame():
+    """It frames calibrated maps with 0, we raw ones: see `Detector.calibrated`."""
     detector = disagreeing_detector("glae", SIZE).eval()
     detector.student_quantiles.copy_(torch.tensor([0.2, 0.9]))
     detector.autoencoder_quantiles.copy_(torch.tensor([0.1, 0.3]))
-    expected = detector.score(noise(0), (90, 130))
+    inside = detector.maps(noise(0)).combined[..., 4:-4, 4:-4]
+    expected = score_maps(nn.functional.pad(inside, (4, 4, 4, 4)), (90, 130))
     for theirs, ours in zip(
         PublishedScoring(detector, CPU).score(noise(0), (90, 130)), expected, strict=True
     ):
