@@ -53,13 +53,21 @@ def read_results(output: Path) -> Results:
     return results
 
 
+def row_name(dataset: str, category: str) -> str:
+    """Return what a category's row is called: a product called `mean` is not the row of means."""
+    return f"{dataset}/{category}" if category == MEAN else category
+
+
 def rows(dataset: str, categories: dict[str, dict]) -> dict[str, Row]:
     """Return category -> row, then the mean over the categories.
 
     The mean of a column is None when one category lacks it: a mean over fewer would not compare.
     """
     getters = columns(dataset)
-    table = {name: {c: get(m) for c, get in getters.items()} for name, m in categories.items()}
+    table = {
+        row_name(dataset, name): {column: get(metrics) for column, get in getters.items()}
+        for name, metrics in categories.items()
+    }
     table[MEAN] = {c: mean([row[c] for row in table.values()]) for c in getters}
     return table
 
@@ -207,7 +215,8 @@ def _notes(dataset: str, models: dict[str, list[Categories]], which: str) -> lis
         if unreadable := measured["glae"].get("unreadable"):
             why.append(f"unreadable test images, left out: {len(unreadable)}")
         if why:
-            notes[category] = f"{category}: {', '.join(why)}"
+            name = row_name(dataset, category)
+            notes[name] = f"{name}: {', '.join(why)}"
     if any(len({frozenset(run) for run in of}) > 1 for of in models.values()):
         notes[MEAN] = f"{MEAN}: the runs are of different categories"
     return list(notes.values())
