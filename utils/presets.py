@@ -1,7 +1,7 @@
 """YAML presets, which set the defaults of options.
 
 The order is: the parser's default, the dataset's own preset, each `--config` in turn, the
-command line; the last one that speaks wins.
+command line; the last one that speaks wins. A dataset's path says which dataset is meant.
 """
 
 import argparse
@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from data.catalog import DATASETS
 from data.samples import InputError, report_faults
 from utils.files import TextLoader, read_yaml
 from utils.options import FLAGS, Parser
@@ -34,11 +35,29 @@ def parse(parser: Parser, argv: Sequence[str] | None = None) -> argparse.Namespa
     options = parser.parse_args(argv)
     configs = getattr(options, "config", None) or []
     tokens = [token for path in configs for token in preset_tokens(parser, path)]
+    tokens = implied_dataset(parser, tokens + argv) + tokens
     if parser.presets and hasattr(options, "dataset"):
         dataset = parser.parse_args(tokens + argv).dataset
         own = CONFIGS / f"{dataset}.yaml"
         tokens = (preset_tokens(parser, own) if own.is_file() else []) + tokens
     return parser.parse_args(tokens + argv)
+
+
+def implied_dataset(parser: Parser, arguments: list[str]) -> list[str]:
+    """Return the tokens that set --dataset where it is not given but the path of one is.
+
+    Raises InputError when paths of several are.
+    """
+    given = parser.parse_args(arguments, argparse.Namespace(dataset=None))  # not its default
+    entries = [(name, entry.option) for name, entry in DATASETS.items() if entry.option]
+    paths = {name: f"--{option}" for name, option in entries if getattr(given, option, None)}
+    if given.dataset is not None or not paths:
+        return []
+    if len(paths) > 1:
+        raise InputError(
+            f"{' and '.join(paths.values())} are given: say which is meant with --dataset"
+        )
+    return [f"--dataset={name}" for name in paths]
 
 
 def preset_tokens(parser: Parser, path: Path) -> list[str]:
@@ -60,7 +79,7 @@ def preset_tokens(parser: Parser, path: Path) -> list[str]:
         elif key in NOT_PRESET or not is_plain(value):
             faults.append(f"{path}: {key} cannot be set here, or not to such a value")
         else:
-            tokens += tokens_of(key, value)
+            tokens += tokens_of(parser._option_string_actions[f"--{key}"], key, value)
     report_faults(faults)
     try:
         parser.parse_args(tokens)
@@ -81,10 +100,12 @@ def is_plain(value: Any) -> bool:
     return kinds and short and not dashes and "\0" not in str(value)
 
 
-def tokens_of(key: str, value: Scalar | list[Scalar]) -> list[str]:
-    """Return the command-line tokens that set an option."""
+def tokens_of(action: argparse.Action, key: str, value: Scalar | list[Scalar]) -> list[str]:
+    """Return the command-line tokens that set an option; one that may be repeated, repeated."""
     if value is None:
         return []
-    if isinstance(value, list):
-        return [f"--{key}", *map(str, value)]
-    return [f"--{key}={value}"]
+    if not isinstance(value, list):
+        return [f"--{key}={value}"]
+    if action.nargs is None:
+        return [f"--{key}={one}" for one in value]
+    return [f"--{key}", *map(str, value)]

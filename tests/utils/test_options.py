@@ -12,6 +12,7 @@ import pretrain
 from data.samples import InputError
 from tests.conftest import REPOSITORY
 from training.preparation import check
+from utils import presets
 from utils.options import resolved
 from utils.presets import parse
 
@@ -45,6 +46,37 @@ def test_a_config_wins_over_the_datasets_preset_and_the_command_line_over_both(t
     assert options.model_size == "small"  # from the preset of the dataset that the config names
     assert options.train_steps == 7
     assert options.batch_size == 4
+
+
+@pytest.mark.parametrize("dataset", ["mvtec_loco", "mvtec_ad", "visa", "folder"])
+@pytest.mark.parametrize("script", [main, inference])
+def test_the_path_of_a_dataset_says_which_one_is_meant(script, dataset):
+    options = parse(script.get_parser(), [f"--{dataset}_path", "somewhere"])
+    assert options.dataset == dataset
+    other = parse(script.get_parser(), [f"--{dataset}_path", "somewhere", "--dataset", "demo"])
+    assert other.dataset == "demo"
+
+
+def test_a_path_in_a_config_says_so_too_and_brings_the_datasets_preset(tmp_path, monkeypatch):
+    monkeypatch.setattr(presets, "CONFIGS", tmp_path)
+    (tmp_path / "visa.yaml").write_text("train_steps: 17\n")
+    (tmp_path / "mine.yaml").write_text("visa_path: somewhere\n")
+    options = options_of("--config", str(tmp_path / "mine.yaml"))
+    assert (options.dataset, options.train_steps) == ("visa", 17)
+
+
+@pytest.mark.parametrize("script", [main, inference])
+def test_the_paths_of_several_datasets_need_a_word(script):
+    line = ["--visa_path", "a", "--folder_path", "b"]
+    with pytest.raises(InputError, match=r"--visa_path and --folder_path .*--dataset") as caught:
+        parse(script.get_parser(), line)
+    assert len(caught.value.args) == 1
+    assert parse(script.get_parser(), [*line, "--dataset", "visa"]).dataset == "visa"
+
+
+def test_without_any_path_the_defaults_stay():
+    assert options_of().dataset == "mvtec_loco"
+    assert parse(inference.get_parser(), []).dataset is None
 
 
 def test_the_last_of_several_configs_wins(tmp_path):
