@@ -14,8 +14,9 @@ from pathlib import Path
 from data.catalog import DATASETS, find_root, read_category
 from data.fingerprints import as_held_out, check_product
 from data.samples import Category, InputError, report_faults
+from data.unlabelled import Labelling
 from evaluation.columns import COLUMN_CHOICES
-from evaluation.evaluation import evaluate, measure
+from evaluation.evaluation import evaluate, measure, tell_unlabelled
 from evaluation.maps import check_maps
 from evaluation.tables import FORMATS, Results, print_tables, write_csv
 from models.detector import THRESHOLDS, Maps
@@ -27,6 +28,7 @@ from utils.options import (
     add_dataset_options,
     add_machine_options,
     add_speed_options,
+    add_unlabelled_option,
     check_positive,
     dataset_path,
 )
@@ -62,6 +64,9 @@ def get_parser() -> Parser:
     text = "of the table; csv and json always have all"
     parser.add_argument("--columns", choices=COLUMN_CHOICES, default="headline", help=text)
     add_dataset_options(parser, default=None)
+    add_unlabelled_option(parser)
+    text = "a folder of test that came after the training: counts as a defect; may be repeated"
+    parser.add_argument("--labelled", action="append", default=[], metavar="NAME", help=text)
     as_trained = "that of the training where the hardware can"
     add_machine_options(parser, workers=os.cpu_count(), auto=as_trained)
     add_speed_options(parser, trains=False)
@@ -103,8 +108,8 @@ def runs_with_maps(output: Path, options: argparse.Namespace) -> list[Run]:
 
 def maps_folder(maps_dir: Path, run: Run) -> Path:
     """Return where a category's maps lie: below its dataset's name if that is there."""
-    inside = maps_dir / run.dataset
-    return (inside if inside.is_dir() else maps_dir) / run.subdataset
+    inside = maps_dir / run.dataset / run.subdataset
+    return inside if inside.is_dir() else maps_dir / run.subdataset
 
 
 def load_category(run: Run, options: argparse.Namespace) -> tuple[Category, int]:
@@ -118,7 +123,19 @@ def load_category(run: Run, options: argparse.Namespace) -> tuple[Category, int]
         raise InputError(f"{run.config_file} is damaged: train this category again")
     path = dataset_path(options, run.dataset) or (stored and Path(stored))
     root = find_root(run.dataset, path)
-    return read_category(run.dataset, root, run.subdataset, seed), seed
+    labelling = labelling_of(run, config, options)
+    return read_category(run.dataset, root, run.subdataset, seed, labelling), seed
+
+
+def labelling_of(run: Run, config: dict, options: argparse.Namespace) -> Labelling:
+    """Return which test folders count, by the options and what is stored with the run."""
+    stored = config.get("unlabelled") or []
+    if not (isinstance(stored, list) and all(isinstance(name, str) for name in stored)):
+        raise InputError(f"{run.config_file} is damaged: train this category again")
+    kept = [name for name in stored if name not in options.labelled]
+    trained_on = run.read_images()
+    known = trained_on["test"] if trained_on else None
+    return Labelling([*kept, *(options.unlabelled or [])], options.labelled, known)
 
 
 def evaluate_run(run: Run, options: argparse.Namespace, compute: Compute) -> dict | None:
@@ -130,7 +147,7 @@ def evaluate_run(run: Run, options: argparse.Namespace, compute: Compute) -> dic
     if not options.maps_dir and (trained_on := run.read_images()):
         check_product(trained_on, category, f"{run.dataset}/{run.subdataset}")
         category = as_held_out(category, trained_on)
-    if not category.test:
+    if not (category.test if options.maps_dir else category.scored):
         print(f"{run.dataset}/{run.subdataset} has no test images", file=sys.stderr)
         return None
     if options.maps_dir:
@@ -146,7 +163,10 @@ def evaluate_run(run: Run, options: argparse.Namespace, compute: Compute) -> dic
             f"{options.map} map: train it again with --overwrite, or leave --map out"
         )
     keep, shown = not options.no_maps, options.map
-    return evaluate(run, detector, category, size, options.workers, seed, compute, keep, shown)
+    metrics = evaluate(run, detector, category, size, options.workers, seed, compute, keep, shown)
+    if keep and shown == "combined":
+        tell_unlabelled(category, run.maps_folder)
+    return metrics
 
 
 def evaluate_runs(

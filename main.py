@@ -11,8 +11,9 @@ from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 
+from data.catalog import summary
 from data.fingerprints import fingerprint
-from evaluation.evaluation import evaluate
+from evaluation.evaluation import evaluate, tell_unlabelled
 from evaluation.pictures import draw_cases
 from evaluation.tables import print_tables, write_csv
 from models.detector import build_detector
@@ -31,6 +32,7 @@ from utils.options import (
     add_machine_options,
     add_model_options,
     add_speed_options,
+    add_unlabelled_option,
     image_size,
     resolved,
 )
@@ -49,6 +51,7 @@ def get_parser() -> Parser:
     """Return the parser of this command's options."""
     parser = Parser("Train, calibrate and evaluate one category.", EXAMPLES)
     add_dataset_options(parser)
+    add_unlabelled_option(parser)
     add_model_options(parser)
     group = parser.add_argument_group("training")
     group.add_argument(
@@ -118,21 +121,21 @@ def main(options: argparse.Namespace) -> int:
             raise KeyboardInterrupt(text) from interrupt
         run, category = prepared.run, prepared.category
         if options.check:
-            counts = f"{len(category.train)} training, {len(category.validation)} validation and "
             depth = f" of {prepared.bits} bits" * (prepared.bits != 8)
-            print(f"ready: {category.name}, {counts}{len(category.test)} test images{depth}")
+            print(f"ready: {printable(summary(category))}{depth}")
             print(f"recipe: {recipe_text(recipe_of(options))}")
             return 0
         with resumable(run.has_begun):
             if prepared.images is not None:
                 train(prepared, options)
-            metrics = test(prepared, options) if category.test else None
+            metrics = test(prepared, options) if category.scored else None
             if run.replacement:
                 run.take_over()
     run = replace(run, replacement=False)
     if metrics is None:
         print(f"wrote {run.detector_file}; there are no test images to evaluate it on")
         return 0
+    tell_unlabelled(category, run.maps_folder)
     if options.dataset == "demo":
         threshold = metrics["glae"]["threshold"]
         draw_cases(category, run.maps_folder, threshold, options.output_dir / "demo.png")

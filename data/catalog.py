@@ -2,21 +2,15 @@
 
 import os
 import sys
+import warnings
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 from data import demo, folder, mvtec, visa
-from data.samples import (
-    GOOD,
-    MOST_BYTES,
-    Category,
-    InputError,
-    check_inside,
-    is_plain,
-    noted,
-    report_faults,
-)
+from data.samples import MOST_BYTES, Category, InputError, is_plain, report_faults
+from data.unlabelled import Labelling, set_apart, unmasked
 
 
 @dataclass(frozen=True)
@@ -90,22 +84,44 @@ def find_root(dataset: str, path: Path | None) -> Path:
     return root
 
 
-def read_category(dataset: str, root: Path, name: str | None, seed: int) -> Category:
+def read_category(
+    dataset: str,
+    root: Path,
+    name: str | None,
+    seed: int,
+    labelling: Labelling | None = None,
+) -> Category:
     """Read one category; no `name` is needed where there is only one.
 
-    Raises InputError that lists the categories there are when `name` is missing or not one, or
-    that names everything wrong with the category.
+    Warns of what its user may not expect. Raises InputError that lists the categories there are
+    when `name` is missing or not one, or that names everything wrong with the category.
     """
-    category = survey_category(dataset, root, name, seed)
+    category = survey_category(dataset, root, name, seed, labelling)
     report_faults(category.faults)
     return category
 
 
-def survey_category(dataset: str, root: Path, name: str | None, seed: int) -> Category:
+def survey_category(
+    dataset: str,
+    root: Path,
+    name: str | None,
+    seed: int,
+    labelling: Labelling | None = None,
+) -> Category:
     """Read one category as `read_category` does, but leave what is wrong in its `faults`."""
-    entry = DATASETS[dataset]
-    found = entry.find(root)
+    name = choose_name(dataset, root, name)
+    category = set_apart(DATASETS[dataset].read(root, name, seed), labelling or Labelling())
+    category.faults.extend(unmasked(category) + unfit_names(category))
+    for note in category.notes:
+        warnings.warn(note, stacklevel=3)
+    return category
+
+
+def choose_name(dataset: str, root: Path, name: str | None) -> str:
+    """Return the name of the category meant. Raises InputError for one that cannot be."""
+    found = DATASETS[dataset].find(root)
     if not found and dataset == "folder":  # then `root` is itself the product
+        check_no_inner(root, name)
         name = name or root.resolve().name
     else:
         if name is None and len(found) == 1:
@@ -113,9 +129,16 @@ def survey_category(dataset: str, root: Path, name: str | None, seed: int) -> Ca
         check_found(dataset, root, name, found)
     if not is_plain(name):
         raise InputError(f"--subdataset {name!r} names a folder of the output: choose a plain name")
-    category = entry.read(root, name, seed)
-    category.faults.extend(strays(root, category) + unfit_names(category))
-    return category
+    return name
+
+
+def check_no_inner(root: Path, name: str | None) -> None:
+    """Raise InputError when `name` is of another product inside the product in `root`."""
+    if name and is_plain(name) and name != root.resolve().name and mvtec.is_category(root / name):
+        raise InputError(
+            f"--subdataset {name}: {root} is itself a product, with another one in {name}: give "
+            f"--folder_path {root / name} for that one, or no --subdataset"
+        )
 
 
 def check_found(dataset: str, root: Path, name: str | None, found: list[str]) -> None:
@@ -124,33 +147,44 @@ def check_found(dataset: str, root: Path, name: str | None, found: list[str]) ->
         return
     hint = DATASETS[dataset].hint
     there = f"choose one of {', '.join(found)}" if found else f"{root} holds none; {hint}"
-    if not found and (root / "train" / GOOD).is_dir():
+    if not found and mvtec.is_category(root):
         there = f"{root} is itself a category: give the folder above it"
     given = f"--subdataset {name} is no category there" if name else "--subdataset is missing"
     raise InputError(f"{given}: {there}")
 
 
-def strays(root: Path, category: Category) -> list[str]:
-    """Return a fault for each file outside `root`."""
-    faults: list[str] = []
-    for path in sorted({p for sample in category.samples for p in (sample.image, *sample.masks)}):
-        with noted(faults):
-            check_inside(path, root)
-    return faults
-
-
 def unfit_names(category: Category) -> list[str]:
-    """Return a fault for each test image whose anomaly map could not have its name."""
+    """Return a fault for each image whose anomaly map could not have its name."""
     faults: list[str] = []
-    seen: dict[tuple[str, str], Path] = {}
-    for sample in category.test:
-        image = sample.image
-        former = seen.setdefault((sample.defect, image.stem), image)
+    seen: dict[Path, Path] = {}  # where a map lies -> its image
+    for sample in category.scored:
+        image, place = sample.image, sample.place.with_suffix(".tiff")
+        former = seen.setdefault(place, image)
         if former != image:
             faults.append(f"{former} and {image} would share a map: rename one")
-        if len(os.fsencode(f"{image.stem}.tiff")) > MOST_BYTES:
+        if len(os.fsencode(place.name)) > MOST_BYTES:
             faults.append(f"{image}: its name is too long for its map's: rename it")
+    for sample in category.scored:
+        for above in {*sample.place.parents} & {*seen}:
+            faults.append(f"{seen[above]} has the map {above}, {sample.image} a folder: rename one")
     return faults
+
+
+def summary(category: Category) -> str:
+    """Say in one line what a category consists of."""
+    drawn = " (held out of the training images)" if category.held_out else ""
+    parts = [f"{len(category.train)} training", f"{len(category.validation)} validation{drawn}"]
+    parts.append(f"{len(category.test)} test images{counted([s.defect for s in category.test])}")
+    if category.unlabelled:
+        folders = counted([sample.folder for sample in category.unlabelled])
+        parts.append(f"{len(category.unlabelled)} without a label{folders}")
+    return f"{category.name}, {', '.join(parts)}"
+
+
+def counted(names: list[str]) -> str:
+    """Say how often each name occurs, in brackets."""
+    numbers = ", ".join(f"{name} {number}" for name, number in sorted(Counter(names).items()))
+    return f" ({numbers})" if numbers else ""
 
 
 def main(arguments: list[str]) -> int:
@@ -162,7 +196,7 @@ def main(arguments: list[str]) -> int:
             raise InputError(f"there is no dataset {dataset}: choose one of {', '.join(DATASETS)}")
         root = find_root(dataset, Path(path).expanduser())
         found = DATASETS[dataset].find(root)
-        if not found and dataset == "folder" and (root / "train" / GOOD).is_dir():
+        if not found and dataset == "folder" and mvtec.is_category(root):
             found = [root.resolve().name]  # the one product that `root` is
         if not found:
             raise InputError(f"{path} holds no category of {dataset}: {DATASETS[dataset].hint}")

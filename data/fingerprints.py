@@ -49,12 +49,7 @@ def fingerprint(category: Category, workers: int) -> Images:
     number = len(category.train)
     pairs = list(zip(names, entries, strict=True))
     splits = dict(pairs[:number]), dict(pairs[number:])
-    return dict(zip(SPLITS, splits, strict=True)) | {"test": test_folders(category)}
-
-
-def test_folders(category: Category) -> list[str]:
-    """Return the names of the folders of test images."""
-    return sorted({sample.defect for sample in category.test})
+    return dict(zip(SPLITS, splits, strict=True)) | {"test": category.test_folders}
 
 
 def all_images(images: Images) -> dict[str, list]:

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from data import mvtec
-from data.samples import GOOD, Category, good_samples, hold_out, list_images, noted, require_images
+from data.samples import Category, hold_out, noted
 
 
 def find_categories(root: Path) -> list[str]:
@@ -12,16 +12,18 @@ def find_categories(root: Path) -> list[str]:
 
 
 def read_folder(root: Path, name: str, seed: int) -> Category:
-    """Read the product in `root`, or in its folder `name` if there is one.
+    """Read the product in `root`, or in its folder `name` where `root` is none.
 
     Without validation/good, a tenth of train/good drawn by `seed` is held out. Its faults name the
     folder that is missing.
     """
-    folder, faults = root / name if (root / name).is_dir() else root, []
-    train, validation = [], []
+    product = root if mvtec.is_category(root) or not (root / name).is_dir() else root / name
+    train, faults = [], []
+    validation = mvtec.list_good(product, "validation")
+    held_out = not validation
     with noted(faults):
-        train = good_samples(require_images(folder / "train" / GOOD, "good training"))
-        validation = good_samples(list_images(folder / "validation" / GOOD))
-        if not validation:
+        train = mvtec.require_good(product, "train", "good training")
+        if held_out:
             train, validation = hold_out(train, seed)
-    return Category(name, train, validation, mvtec.read_test(folder, faults), faults=faults)
+    category = Category(name, train, validation, faults=faults, held_out=held_out)
+    return mvtec.with_test(product, category)

@@ -15,7 +15,7 @@ from data.samples import InputError, require_file
 Size = tuple[int, int]  # height, width, in pixels
 
 # What PIL may take a file for: it knows others, some of which start other programs.
-FORMATS = ("PNG", "JPEG", "BMP", "DIB", "TIFF", "WEBP", "PPM", "GIF")
+FORMATS = ("PNG", "JPEG", "BMP", "DIB", "TIFF", "WEBP", "PPM", "GIF", "JPEG2000", "AVIF")
 MOST_PIXELS = 89_478_485  # a quarter of a GiB as RGB; a few bytes can claim any number
 TOO_MANY = f"more than {MOST_PIXELS // 10**6} million"
 
@@ -50,7 +50,8 @@ def opened(
         if content is None:
             require_file(path)
         Image.init()  # or only some of the formats are known
-        with Image.open(content or path, formats=FORMATS) as image:
+        known = [name for name in FORMATS if name in Image.OPEN]  # Pillow 11.3 brought AVIF
+        with Image.open(content or path, formats=known) as image:
             check_header(image)
             if image.format == "TIFF":  # PIL maps a file that it knows by name, and turns it wrong
                 image.filename = ""

@@ -2,31 +2,50 @@
 
 import json
 import math
+from collections import defaultdict
 from pathlib import Path
 
+from data.listing import (
+    GOOD_NAMES,
+    broken_links,
+    folders_called,
+    list_folders,
+    list_images,
+    passed_over,
+)
 from data.samples import (
     GOOD,
-    IMAGE_SUFFIXES,
     Category,
     InputError,
     Sample,
     check_inside,
     good_samples,
     hold_out,
-    list_folders,
-    list_images,
     noted,
     report_faults,
-    require_images,
 )
 
 DEFECTS_CONFIG = "defects_config.json"
 MOST_CONFIG = 2**20  # bytes of a defects_config.json; LOCO's have 2,000
+SPLITS = ("train", "validation", "test")
 
 
 def find_categories(root: Path) -> list[str]:
-    """Return the folders of `root` that hold training images."""
-    return [folder.name for folder in list_folders(root) if (folder / "train" / GOOD).is_dir()]
+    """Return the folders of `root` that hold training images; none when it is itself a category."""
+    if is_category(root):
+        return []
+    return [folder.name for folder in list_folders(root) if is_category(folder)]
+
+
+def is_category(folder: Path) -> bool:
+    """Tell whether `folder` has a place for training images."""
+    return bool(good_folders(folder, "train"))
+
+
+def good_folders(folder: Path, split: str) -> list[Path]:
+    """Return the folders of a split that stand for good images, such as train/good or Train/OK."""
+    splits = folders_called(folder, split)
+    return [good for place in splits for good in folders_called(place, *GOOD_NAMES)]
 
 
 def read_mvtec_ad(root: Path, name: str, seed: int) -> Category:
@@ -37,9 +56,9 @@ def read_mvtec_ad(root: Path, name: str, seed: int) -> Category:
     folder, faults = root / name, []
     train, validation = [], []
     with noted(faults):
-        train = good_samples(require_images(folder / "train" / GOOD, "training"))
+        train = require_good(folder, "train", "training")
         train, validation = hold_out(train, seed)
-    return Category(name, train, validation, read_test(folder, faults), faults=faults)
+    return with_test(folder, Category(name, train, validation, faults=faults, held_out=True))
 
 
 def read_mvtec_loco(root: Path, name: str, seed: int) -> Category:
@@ -48,53 +67,102 @@ def read_mvtec_loco(root: Path, name: str, seed: int) -> Category:
     Its faults name each folder, mask and entry of defects_config.json that is missing.
     """
     folder, faults = root / name, []
-    train, validation, config = [], [], []
+    train, validation, config = [], [], None  # without it no value of a mask is a fault
     with noted(faults):
-        train = good_samples(require_images(folder / "train" / GOOD, "training"))
+        train = require_good(folder, "train", "training")
     with noted(faults):
-        validation = good_samples(require_images(folder / "validation" / GOOD, "validation"))
+        validation = require_good(folder, "validation", "validation")
     with noted(faults):
-        check_inside(folder / DEFECTS_CONFIG, root)
+        check_inside(folder / DEFECTS_CONFIG, folder)
         config = read_defects_config(folder)
-    test = read_test(folder, faults)
-    return Category(name, train, validation, test, config, faults)
+    category = Category(name, train, validation, defects_config=config, faults=faults)
+    return with_test(folder, category)
 
 
-def read_test(folder: Path, faults: list[str]) -> list[Sample]:
-    """Read test/<defect> with each defect's masks, in any layout that `find_masks` knows.
+def list_good(folder: Path, split: str) -> list[Sample]:
+    """Return the images of a split's good folders; an absent one has none."""
+    return good_samples([p for good in good_folders(folder, split) for p in list_images(good)])
 
-    Adds to `faults` each image without its mask and each mask without its image.
+
+def require_good(folder: Path, split: str, role: str) -> list[Sample]:
+    """Return the images of a split's good folders.
+
+    Raises InputError, which calls them `role`, when there are none.
     """
-    samples = []
-    for defect in list_folders(folder / "test"):
-        images = list_images(defect)
-        if defect.name == GOOD:
-            samples += good_samples(images)
-            continue
-        for image in images:
-            masks = find_masks(folder / "ground_truth" / defect.name, image.stem)
-            samples.append(Sample(image, 1, defect.name, masks))
-    if any(sample.masks for sample in samples):
-        for sample in samples:
-            if sample.label and not sample.masks:
-                truth = folder / "ground_truth" / sample.defect / sample.image.stem
-                faults.append(f"{truth}: there is no mask for {sample.image}")
-    known = {mask for sample in samples for mask in sample.masks}
-    for defect in list_folders(folder / "ground_truth"):
-        nested = [mask for image in list_folders(defect) for mask in list_images(image)]
-        for mask in (*list_images(defect), *nested):
-            if mask not in known and defect.name != GOOD:
-                faults.append(f"{mask}: there is no image in {folder / 'test' / defect.name}")
+    samples = list_good(folder, split)
+    if not samples:
+        there = good_folders(folder, split)
+        place, state = (there or [folder / split / GOOD])[0], "is empty of images"
+        state = state if there else "does not exist"
+        raise InputError(f"{place} {state}: put the {role} images there")
     return samples
 
 
-def find_masks(folder: Path, stem: str) -> tuple[Path, ...]:
-    """Return an image's masks: `<stem>/*` (LOCO), `<stem>_mask.*` (AD) or `<stem>.*`."""
-    if (folder / stem).is_dir():
-        return tuple(list_images(folder / stem))
-    suffixes = [*IMAGE_SUFFIXES, *map(str.upper, IMAGE_SUFFIXES)]
-    names = [f"{name}{suffix}" for name in (f"{stem}_mask", stem) for suffix in suffixes]
-    return next(((folder / name,) for name in names if (folder / name).is_file()), ())
+def with_test(folder: Path, category: Category) -> Category:
+    """Add the test images in `folder` to its category, and faults and notes on what is odd."""
+    category.test.extend(read_test(folder, category.faults))
+    splits = folders_called(folder, *SPLITS)
+    taken = {sample.image for sample in category.samples}
+    category.faults.extend(broken_links(folder, splits, taken))
+    category.notes.extend(translated(folder) + passed_over(folder, splits, taken))
+    return category
+
+
+def read_test(folder: Path, faults: list[str]) -> list[Sample]:
+    """Read test/<defect> with each defect's masks, in any layout that `masks_of` knows.
+
+    Adds to `faults` each mask without its image.
+    """
+    samples = []
+    for split in folders_called(folder, "test"):
+        for group in list_folders(split):
+            images = list_images(group)
+            places = [image.relative_to(split) for image in images]
+            if group.name.lower() in GOOD_NAMES:
+                pairs = zip(images, places, strict=True)
+                samples += [Sample(image, 0, GOOD, within=place) for image, place in pairs]
+                continue
+            masks = masks_of([image.relative_to(group) for image in images], folder, group.name)
+            triples = zip(images, masks, places, strict=True)
+            samples += [Sample(i, 1, group.name, found, within=at) for i, found, at in triples]
+    known = {mask for sample in samples for mask in sample.masks}
+    for truth in folders_called(folder, "ground_truth"):
+        for defect in list_folders(truth):
+            strays = [] if defect.name.lower() in GOOD_NAMES else list_images(defect)
+            where = folder / "test" / defect.name
+            faults += [f"{m}: there is no image in {where}" for m in strays if m not in known]
+    return samples
+
+
+def masks_of(images: list[Path], folder: Path, defect: str) -> list[tuple[Path, ...]]:
+    """Return the masks of each of a defect's images, whose paths are below test/<defect>.
+
+    They lie at the same place below ground_truth/<defect>: `<stem>/*` (LOCO), `<stem>_mask.*` (AD)
+    or `<stem>.*`.
+    """
+    by_name, by_folder = defaultdict(list), defaultdict(list)
+    for truth in folders_called(folder, "ground_truth"):
+        for mask in list_images(truth / defect):
+            place = mask.relative_to(truth / defect)
+            by_name[place.with_suffix("")].append(mask)
+            by_folder[place.parent].append(mask)
+    mirrored = {above for image in images for above in image.parents}  # not an image's own
+
+    def find(place: Path) -> list[Path]:
+        nested = [] if place in mirrored else by_folder[place]
+        return nested or (by_name[place.with_name(f"{place.name}_mask")] or by_name[place])[:1]
+
+    return [tuple(find(image.with_suffix(""))) for image in images]
+
+
+def translated(folder: Path) -> list[str]:
+    """Return a note on the folders whose names were taken for others, if there are any."""
+    splits = {split: folders_called(folder, split) for split in SPLITS}
+    taken = {place: split for split, places in splits.items() for place in places}
+    taken |= {good: f"{split}/{GOOD}" for split in SPLITS for good in good_folders(folder, split)}
+    named = {place.relative_to(folder).as_posix(): name for place, name in taken.items()}
+    odd = [f"{place} for {name}" for place, name in named.items() if place != name]
+    return [f"{folder}: takes {', '.join(odd)}"] if odd else []
 
 
 def read_defects_config(folder: Path) -> list[dict]:

@@ -1,6 +1,5 @@
 """Natural images, decoded by background workers: for the penalty and for distillation."""
 
-import os
 import random
 import warnings
 from collections.abc import Callable, Iterator
@@ -15,7 +14,8 @@ from torch.utils.data import DataLoader, Dataset
 
 from data.draws import Draw, generator
 from data.images import Size, decode, resize
-from data.samples import InputError, is_image, noted
+from data.listing import is_image, walk
+from data.samples import InputError, noted
 from data.shards import Member, Shards, list_members, list_readable_members
 from data.workers import PATIENCE, Reading, WorkerDied, leave_interrupts_to_parent, raised_at_next
 
@@ -65,20 +65,6 @@ def find_natural_images(place: Path) -> Files | Shards:
             f"--imagenet_train_path {place} holds {what}: name a folder of images or of .tar shards"
         )
     return Files(images) if images else Shards(shards)
-
-
-def walk(folder: Path) -> list[Path]:
-    """Return every file below `folder`, sorted; links are followed, each folder is entered once."""
-    seen, found = set(), []
-    for place, folders, names in os.walk(folder, followlinks=True):
-        identity = os.stat(place)
-        if (identity.st_dev, identity.st_ino) in seen:  # a link to a folder above would not end
-            folders.clear()
-            continue
-        seen.add((identity.st_dev, identity.st_ino))
-        folders.sort()
-        found += [Path(place, name) for name in names if not name.startswith(".")]
-    return sorted(found)
 
 
 def hold_out_natural(

@@ -7,7 +7,6 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
-IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp", ".ppm", ".pgm")
 GOOD = "good"
 MOST_BYTES = 255  # of a file's name, in usual file systems
 
@@ -38,20 +37,34 @@ def noted(faults: list[str]) -> Iterator[None]:
 class Sample:
     """One image: `label` is 1 for an anomaly; `defect` is its folder, `good` when there is none.
 
-    Each of `masks` is one channel of ground truth: its pixels above 0 are one defect.
+    Each of `masks` is one channel of ground truth: its pixels above 0 are one defect. `within` is
+    where a test image lies below its data set's `test`, if that is not `<defect>/<its name>`.
     """
 
     image: Path
     label: int
     defect: str
     masks: tuple[Path, ...] = ()
+    within: Path | None = None
+
+    @property
+    def place(self) -> Path:
+        """Where it lies below `test`: its map lies there too."""
+        return self.within or Path(self.defect, self.image.name)
+
+    @property
+    def folder(self) -> str:
+        """The folder of `test` that it is in."""
+        return self.place.parts[0]
 
 
 @dataclass(frozen=True)
 class Category:
     """The images of one product. `defects_config` is LOCO's table of saturation thresholds.
 
-    `faults` are what a reader found wrong beside them, one line each.
+    `held_out` tells that the validation images were drawn from the training images; `unlabelled`
+    images of test folders are scored, but in no metric. `faults` are what a reader found wrong
+    beside them, `notes` what a user should know of, one line each.
     """
 
     name: str
@@ -60,11 +73,24 @@ class Category:
     test: list[Sample] = field(default_factory=list)
     defects_config: list[dict] | None = None
     faults: list[str] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+    held_out: bool = False
+    unlabelled: list[Sample] = field(default_factory=list)
+
+    @property
+    def scored(self) -> list[Sample]:
+        """All images that get an anomaly map."""
+        return [*self.test, *self.unlabelled]
 
     @property
     def samples(self) -> list[Sample]:
         """All images, in the order of use."""
-        return [*self.train, *self.validation, *self.test]
+        return [*self.train, *self.validation, *self.scored]
+
+    @property
+    def test_folders(self) -> list[str]:
+        """The names of the folders of `test`, sorted."""
+        return sorted({sample.folder for sample in self.scored})
 
 
 def check_inside(path: Path, root: Path) -> None:
@@ -73,13 +99,13 @@ def check_inside(path: Path, root: Path) -> None:
         raise InputError(f"{path} leads outside of {root}: copy the file there")
 
 
-def is_image(path: Path) -> bool:
-    """Tell whether `path` is named like an image; hidden files (`._000.png`) are not."""
-    return path.suffix.lower() in IMAGE_SUFFIXES and not path.name.startswith(".")
-
-
 def require_file(path: Path) -> None:
-    """Raise OSError for a path that is there but no file: reading a pipe would wait for ever."""
+    """Raise OSError for a path that is there but no file: reading a pipe would wait for ever.
+
+    Links are followed; one that leads to nothing is no file either.
+    """
+    if path.is_symlink() and not path.exists():
+        raise OSError("it is a link to what is not there")
     if path.exists() and not path.is_file():
         raise OSError("it is no file")
 
@@ -90,33 +116,9 @@ def is_plain(name: str) -> bool:
     return one and name.isprintable() and len(os.fsencode(name)) < MOST_BYTES - 10
 
 
-def list_images(folder: Path) -> list[Path]:
-    """Return the images right inside `folder`, sorted; an absent folder has none."""
-    return sorted(path for path in folder.iterdir() if is_image(path)) if folder.is_dir() else []
-
-
-def list_folders(folder: Path) -> list[Path]:
-    """Return the folders right inside `folder`, sorted; an absent folder has none."""
-    if not folder.is_dir():
-        return []
-    return sorted(f for f in folder.iterdir() if f.is_dir() and not f.name.startswith("."))
-
-
 def good_samples(paths: list[Path]) -> list[Sample]:
     """Label `paths` as images without a defect."""
     return [Sample(path, 0, GOOD) for path in paths]
-
-
-def require_images(folder: Path, role: str) -> list[Path]:
-    """Return the images in `folder`.
-
-    Raises InputError, which calls them `role`, when there are none.
-    """
-    paths = list_images(folder)
-    if not paths:
-        state = "is empty of images" if folder.is_dir() else "does not exist"
-        raise InputError(f"{folder} {state}: put the {role} images there")
-    return paths
 
 
 def hold_out(samples: list[Sample], seed: int) -> tuple[list[Sample], list[Sample]]:

@@ -16,7 +16,8 @@ from PIL import Image
 
 from data.draws import Draw, generator, permutation
 from data.images import decode
-from data.samples import InputError, is_image, require_file
+from data.listing import is_image
+from data.samples import InputError, require_file
 
 LANES = 16  # shards that are read side by side: what a batch mixes
 SAMPLED = 5  # shards whose lengths are looked at in the beginning

@@ -53,7 +53,7 @@ def read_visa(root: Path, name: str, seed: int) -> Category:
         if not train:
             raise InputError(f"{root / SPLIT} has no training row for {name}")
         train, validation = hold_out(train, seed)
-    return Category(name, train, validation, test, faults=faults)
+    return Category(name, train, validation, test, faults=faults, held_out=True)
 
 
 def read_row(root: Path, row: dict[str, str]) -> Sample:
@@ -63,7 +63,13 @@ def read_row(root: Path, row: dict[str, str]) -> Sample:
         raise InputError(f"{root / SPLIT}: {image} is {split} and {label}, which is not known")
     if label == "anomaly" and not row["mask"]:
         raise InputError(f"{root / SPLIT}: no mask for {row['image']}")
-    masks = (root / row["mask"],) if label == "anomaly" else ()
+    written = [row["image"], row["mask"]] if label == "anomaly" else [row["image"]]
+    for path in map(Path, written):  # links are followed, but what a csv says stays inside
+        if path.is_absolute() or ".." in path.parts:
+            raise InputError(
+                f"{path} in {root / SPLIT} leads outside of {root}: copy the file there"
+            )
+    masks = tuple(root / mask for mask in written[1:])
     for path in (image, *masks):
         if not os.path.isfile(path):  # unlike Path's, false for any name that cannot be a file's
             raise InputError(f"{path} is listed in {root / SPLIT} but does not exist")

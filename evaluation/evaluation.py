@@ -21,6 +21,7 @@ from evaluation.localization import CURVE_ERROR, PRO_LIMIT, SPRO_LIMITS, Localiz
 from evaluation.maps import read_map, remove_stale_maps, write_maps
 from models.detector import THRESHOLDS, Detector
 from scoring.scorer import Scorer
+from utils.commands import printable, say
 from utils.devices import Compute
 from utils.files import written_aside
 from utils.options import deciding
@@ -29,9 +30,9 @@ from utils.version import project_version
 
 LOCO_SUBSETS = ("logical_anomalies", "structural_anomalies")
 
-POOLED = "all"  # the subset of all images
+POOLED = None  # the subset of all images: a name could be a defect's
 
-Pixels = dict[str, Localization | None]  # subset -> its pixel metrics
+Pixels = dict[str | None, Localization | None]  # subset -> its pixel metrics
 
 
 def with_readable_masks(category: Category, workers: int, unreadable: dict[Path, str]) -> Category:
@@ -47,9 +48,10 @@ def with_readable_masks(category: Category, workers: int, unreadable: dict[Path,
     for _ in in_background(look, sound, workers):
         pass
     sound = [sample for sample in sound if sample.image not in unreadable]
-    if not sound:
+    unlabelled = [sample for sample in category.unlabelled if sample.image not in unreadable]
+    if not (sound or unlabelled):
         raise InputError(*unreadable.values())
-    return replace(category, test=sound)
+    return replace(category, test=sound, unlabelled=unlabelled)
 
 
 def measure(category: Category, folder: Path, workers: int) -> dict:
@@ -94,7 +96,7 @@ def regions_of(sample: Sample, category: Category, soft: list[Path] | None = Non
     return regions(sample.masks, image_size(sample.image), category.defects_config, soft)
 
 
-def area_of(pixels: Pixels, subset: str, limit: float) -> float | None:
+def area_of(pixels: Pixels, subset: str | None, limit: float) -> float | None:
     """Return a subset's area under (s)PRO up to `limit`; None when it has none."""
     found = pixels.get(subset)
     return found and found.areas[limit]
@@ -106,6 +108,7 @@ def common_metrics(scores: dict[str, list[float]], pixels: Pixels) -> dict:
     values = [score for group in scores.values() for score in group]
     defects = sorted(defect for defect in scores if defect != GOOD)
     aurocs = {subset: found and found.pixel_auroc for subset, found in pixels.items()}
+    curves = {subset: found and found.curve for subset, found in pixels.items()}
     return {
         "auroc_pooled": auroc(labels, values),
         "average_precision": average_precision(labels, values),
@@ -113,7 +116,8 @@ def common_metrics(scores: dict[str, list[float]], pixels: Pixels) -> dict:
         "pixel_auroc": aurocs.pop(POOLED),
         "auroc_by_defect": {defect: against_good(scores, defect) for defect in defects},
         "pixel_auroc_by_defect": aurocs,
-        "curves": {subset: found and found.curve for subset, found in pixels.items()},
+        "curve": curves.pop(POOLED),
+        "curve_by_defect": curves,
         "curve_error": CURVE_ERROR,
     }
 
@@ -142,6 +146,16 @@ def loco_metrics(scores: dict[str, list[float]], pixels: Pixels) -> dict:
     }
 
 
+def tell_unlabelled(category: Category, folder: Path) -> None:
+    """Say where the maps of images without a label were written, if there are any."""
+    if category.unlabelled:
+        test, number = folder / "test", len(category.unlabelled)
+        names = sorted({sample.folder for sample in category.unlabelled})
+        where = ", ".join(str(test / name) for name in names)
+        line = f"{category.name}: wrote {number} anomaly maps of images without a label to {where}"
+        say(printable(line))
+
+
 def evaluate(
     run: Run,
     detector: Detector,
@@ -168,6 +182,8 @@ def evaluate(
         remove_stale_maps(maps, measured)
         result = measure(measured, maps, workers)
     splits = {"train": category.train, "validation": category.validation, "test": measured.test}
+    if measured.unlabelled:
+        splits["unlabelled"] = measured.unlabelled
     result["glae"] |= {
         "unreadable": sorted(unreadable.values()),
         "counts": {name: len(samples) for name, samples in splits.items()},

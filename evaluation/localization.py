@@ -60,6 +60,8 @@ def localize(
     image's number and are called from `workers` threads, `read_map` once for each pass. Held in
     memory are 0.3 GiB of negatives, 5 bytes for each region pixel, and a few maps for each worker.
     """
+    if not groups:
+        return dict.fromkeys(subsets)
     workers = min(workers, MOST_WORKERS)
     numbers, subset_groups = _merge_groups(groups, subsets)
     pixels = PixelCounts(read_map, read_regions, numbers)

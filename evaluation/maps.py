@@ -22,7 +22,7 @@ WRITERS = 4  # threads at most that write maps: each holds some, as large as ima
 
 def map_path(folder: Path, sample: Sample) -> Path:
     """Return where a sample's anomaly map lies, in the layout of MVTec's evaluation scripts."""
-    return folder / "test" / sample.defect / f"{sample.image.stem}.tiff"
+    return folder / "test" / sample.place.with_suffix(".tiff")
 
 
 def write_maps(
@@ -33,14 +33,14 @@ def write_maps(
     folder: Path,
     unreadable: dict[Path, str],
 ) -> float:
-    """Write the map of every test image, float32 TIFF at the image's size, into `folder`.
+    """Write the map of every image to be scored, float32 TIFF at the image's size, into `folder`.
 
     Threads decode images ahead and write maps behind. What cannot be read is noted in `unreadable`.
     Returns the seconds that the detector takes for an image, the median over the batches.
     """
     seconds = []
-    samples = (s for s in category.test if s.image not in unreadable)  # asked as they are scored
-    paths = [sample.image for sample in category.test]
+    samples = (s for s in category.scored if s.image not in unreadable)  # asked as they are scored
+    paths = [sample.image for sample in category.scored]
     compute, bits = scorer.compute, int(scorer.detector.bits)
     scorer.warm_up(size)
 
@@ -69,7 +69,7 @@ def write_maps(
 
 def remove_stale_maps(folder: Path, category: Category) -> None:
     """Remove the maps of test images that are there no more, and the folders that they leave."""
-    known = {map_path(folder, sample) for sample in category.test}
+    known = {map_path(folder, sample) for sample in category.scored}
     for path in sorted((folder / "test").rglob("*"), reverse=True):  # files before their folders
         if path.suffix in (".tif", ".tiff") and path not in known:
             path.unlink()
@@ -114,7 +114,7 @@ def is_single(file: tifffile.TiffFile) -> bool:
 
 def check_maps(category: Category, folder: Path) -> None:
     """Raise InputError naming a map without its image: then the maps are of another test set."""
-    known = {map_path(folder, sample).with_suffix("") for sample in category.test}
-    for path in sorted((folder / "test").glob("*/*.tif*")):
+    known = {map_path(folder, sample).with_suffix("") for sample in category.scored}
+    for path in sorted((folder / "test").rglob("*.tif*")):
         if path.with_suffix("") not in known:
             raise InputError(f"{path} is the map of no test image of {category.name}: remove it")

@@ -115,7 +115,10 @@ def test_a_sweep_over_one_product_checks_it(tmp_path):
     )
     assert done.returncode == 0, done.stderr
     ready, recipe = done.stdout.splitlines()
-    assert ready == "ready: bolt, 5 training, 1 validation and 4 test images"
+    assert ready == (
+        "ready: bolt, 5 training, 1 validation (held out of the training images), "
+        "4 test images (good 2, stain 2)"
+    )
     assert recipe.startswith("recipe: ")
 
 

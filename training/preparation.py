@@ -19,6 +19,7 @@ from data.images import image_size as size_of
 from data.natural import Files, find_natural_images, require_readable, some_members
 from data.samples import Category, InputError, noted, report_faults
 from data.shards import Shards
+from data.unlabelled import Labelling
 from models.detector import Detector, empty_detector
 from training.checkpoints import check_checkpoint, checkpoint_tensors
 from training.reading import read_images
@@ -37,6 +38,7 @@ from utils.runs import Run
 from utils.teachers import find_teacher, load_teacher
 
 MIB = 2**20
+NO_NAME = ".none"  # instead of a category's: none begins with a dot
 FLOAT = 4  # bytes, of a map's pixel
 NO_PENALTY = (
     "no --imagenet_train_path: training without the penalty, which is reported to cost "
@@ -87,7 +89,8 @@ def get_compute(options: argparse.Namespace) -> Compute:
 def get_category(options: argparse.Namespace) -> Category:
     """Find the category's files, settle its name and path."""
     root = find_root(options.dataset, dataset_path(options, options.dataset))
-    category = survey_category(options.dataset, root, options.subdataset, options.seed)
+    labelling = Labelling(options.unlabelled or ())
+    category = survey_category(options.dataset, root, options.subdataset, options.seed, labelling)
     options.subdataset = category.name
     if DATASETS[options.dataset].option:
         setattr(options, DATASETS[options.dataset].option, root)
@@ -115,7 +118,7 @@ def prepare(options: argparse.Namespace, locks: ExitStack) -> Prepared:
             require_readable(some_members(natural), "images")
     with noted(faults):
         category = get_category(options)
-    run = Run(options.output_dir, options.dataset, category.name if category else "any")
+    run = Run(options.output_dir, options.dataset, category.name if category else NO_NAME)
     faults += folder_faults(run)
     if category is None:
         raise InputError(*faults)
@@ -249,7 +252,7 @@ def room_faults(
         for tensors in (checkpoint_tensors(detector), detector.state_dict())
     )
     maps = 0
-    for sample in category.test:
+    for sample in category.scored:
         with noted([]):  # of an image that is named already
             height, width = size_of(sample.image)
             maps += height * width * FLOAT
@@ -261,7 +264,8 @@ def room_faults(
     free = shutil.disk_usage(existing(run.output)).free
     if needed <= free:
         return []
+    number = len(category.scored)
     return [
         f"--output_dir {run.output}: {needed // MIB} MiB are needed for checkpoints, detector and "
-        f"{len(category.test)} anomaly maps, {free // MIB} MiB are free: make room, or name another"
+        f"{number} anomaly maps, {free // MIB} MiB are free: make room, or name another"
     ]

@@ -35,7 +35,7 @@ def say(line: str) -> None:
 
 def print_warning(message: Warning | str, *_: object) -> None:
     """Show a warning as one line, without the line of code that raised it."""
-    say(f"warning: {message}")
+    say(f"warning: {printable(message)}")
 
 
 @contextmanager

@@ -6,10 +6,11 @@ from pathlib import Path
 
 import pytest
 
-from data.catalog import find_root, read_category
+from data.catalog import find_root, read_category, survey_category
 from data.samples import InputError
 from tests.conftest import make_mvtec_ad, make_mvtec_loco
 from tests.data.reading import assert_held_out, images, masks, put, several
+from training.preparation import read_images
 
 # MVTec AD
 
@@ -183,6 +184,14 @@ def test_a_missing_defects_config_is_named(mvtec_loco):
     assert str(config) in str(caught.value)
 
 
+def test_a_missing_defects_config_is_the_only_fault_told(mvtec_loco):
+    (mvtec_loco / "box" / "defects_config.json").unlink()
+    category = survey_category("mvtec_loco", mvtec_loco, "box", seed=0)
+    _, unfit = read_images(category, None, workers=1)
+    assert len(category.faults) == 1
+    assert unfit == []
+
+
 @pytest.mark.parametrize(
     "content",
     [
@@ -219,9 +228,9 @@ def test_an_image_without_nested_masks_is_named(mvtec_loco, emptied):
         mask.unlink()
     if not emptied:
         truth.rmdir()
-    with pytest.raises(InputError) as caught:
+    with pytest.raises(InputError, match="there is no mask") as caught:
         read_category("mvtec_loco", mvtec_loco, "box", seed=0)
-    assert str(truth) in str(caught.value)
+    assert str(mvtec_loco / "box" / "test" / "logical_anomalies" / "001.png") in str(caught.value)
 
 
 # Files that do not belong together

@@ -74,10 +74,6 @@ def program(path: Path) -> None:
     path.write_text("%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 96 80\nshowpage\n")
 
 
-def folder(path: Path) -> None:
-    path.mkdir()
-
-
 UNUSABLE = {
     truncated: "truncated",
     zero_bytes: "no known format",
@@ -88,7 +84,6 @@ UNUSABLE = {
     large: "its 9500 x 9500 pixels are more than 89 million",
     bomb: "more than 89 million",
     program: "no known format",
-    folder: "no file",
 }
 
 
@@ -211,6 +206,9 @@ def test_a_check_writes_nothing_and_says_what_there_is(world, tmp_path, outcome)
     code, out, errors = outcome(main, command(world, tmp_path / "out", "--check"))
     assert (code, errors) == (0, [])
     ready, recipe = out.splitlines()
-    assert ready == "ready: bolt, 5 training, 1 validation and 4 test images"
+    assert ready == (
+        "ready: bolt, 5 training, 1 validation (held out of the training images), "
+        "4 test images (good 2, stain 2)"
+    )
     assert recipe.startswith("recipe: learning_rate 0.0001, ")
     assert sorted(tmp_path.rglob("*")) == before

@@ -10,7 +10,8 @@ import main
 import pretrain
 from data.catalog import read_category
 from data.samples import InputError
-from tests.conftest import fill, make_mvtec_ad, make_mvtec_loco, make_product, make_visa
+from tests.conftest import REPOSITORY, fill, make_mvtec_loco, make_product, make_visa
+from tests.faults.running import command
 from utils.presets import parse
 
 SPLIT = "split_csv/1cls.csv"
@@ -107,66 +108,19 @@ def test_a_category_cannot_lie_outside_the_output(tmp_path, name):
         read_category("folder", tmp_path / "bolt", name, seed=0)
 
 
-def outside(root: Path) -> Path:
-    """Put an image outside of a dataset."""
-    fill(root.parent / "outside", 1)
-    return root.parent / "outside" / "000.png"
-
-
-@pytest.mark.parametrize("place", ["train/good", "test/good", "ground_truth/stain"])
-@pytest.mark.parametrize("whole_folder", [False, True])
-def test_a_link_out_of_a_dataset_is_refused(tmp_path, place, whole_folder):
-    root = tmp_path / "ad"
-    make_mvtec_ad(root, "bottle")
-    inside = root / "bottle" / place
-    if whole_folder:
-        shutil.move(inside, tmp_path / "outside")
-        inside.symlink_to(tmp_path / "outside")
-    else:
-        image = next(iter(sorted(inside.iterdir())))
-        image.unlink()
-        image.symlink_to(outside(root))
-    with pytest.raises(InputError, match=r"bottle.* leads outside of .*ad"):
-        read_category("mvtec_ad", root, "bottle", seed=0)
-
-
-def test_a_table_that_is_a_link_out_of_its_dataset_is_refused(tmp_path):
-    make_mvtec_loco(tmp_path / "loco", "kit")
-    make_visa(tmp_path / "visa", "pcb1")
-    config = tmp_path / "loco" / "kit" / "defects_config.json"
-    for path in (config, tmp_path / "visa" / SPLIT):
-        shutil.move(path, tmp_path / path.name)
-        path.symlink_to(tmp_path / path.name)
-    with pytest.raises(InputError, match=r"defects_config\.json leads outside"):
-        read_category("mvtec_loco", tmp_path / "loco", "kit", seed=0)
-    with pytest.raises(InputError, match=r"1cls\.csv leads outside"):
-        read_category("visa", tmp_path / "visa", "pcb1", seed=0)
-
-
-def test_a_link_within_a_dataset_and_to_a_dataset_is_followed(tmp_path):
-    make_mvtec_ad(tmp_path / "ad", "bottle")
-    (tmp_path / "link").symlink_to(tmp_path / "ad")
-    good = tmp_path / "ad" / "bottle" / "train" / "good"
-    (good / "999.png").symlink_to(good / "000.png")
-    category = read_category("mvtec_ad", tmp_path / "link", "bottle", seed=0)
-    assert len(category.train) + len(category.validation) == 7
-
-
-@pytest.mark.parametrize("name", ["../outside/000.png", "/{}/outside/000.png", "pcb1/link.png"])
-@pytest.mark.parametrize("column", ["image", "mask"])
-def test_a_path_out_of_a_csv_is_refused(tmp_path, name, column):
-    root = tmp_path / "visa"
-    make_visa(root, "pcb1")
-    (root / "pcb1" / "link.png").symlink_to(outside(root))
-    name = name.format(str(tmp_path).lstrip("/"))
-    former = {
-        "image": "pcb1/Data/Images/Anomaly/000.JPG",
-        "mask": "pcb1/Data/Masks/Anomaly/000.png",
-    }
-    split = root / SPLIT
-    split.write_text(split.read_text().replace(former[column], name))
-    with pytest.raises(InputError, match="leads outside of"):
-        read_category("visa", root, "pcb1", seed=0)
+def test_a_folders_name_cannot_speak_to_the_terminal(world, tmp_path, run_command):
+    shutil.copytree(world, tmp_path / "world")
+    product = tmp_path / "world" / "bolt"
+    shutil.rmtree(product / "ground_truth")
+    for name in ("\x1b[31mred", "a\nready: b"):
+        fill(product / "test" / name, 1)
+        fill(product / "train" / name, 1)
+    line = command(tmp_path / "world", tmp_path / "out", "--check")
+    done = run_command([REPOSITORY / "main.py", *line], cwd=tmp_path)
+    assert done.returncode == 0
+    assert done.stdout.count("\n") == 1
+    assert "2 files are passed over" in done.stderr
+    assert "\x1b[31m" not in done.stdout + done.stderr
 
 
 def test_an_object_of_a_csv_cannot_be_a_folder_above(tmp_path, outcome):

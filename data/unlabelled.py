@@ -1,0 +1,82 @@
+"""Pictures in folders of `test` whose label is not known: scored, but in no metric."""
+
+from collections import defaultdict
+from collections.abc import Collection
+from dataclasses import dataclass, replace
+
+from data.samples import Category, InputError, Sample
+
+UNLABELLED = "unlabelled"  # the folder of test that needs no naming
+
+
+@dataclass(frozen=True)
+class Labelling:
+    """Which folders of `test` count: names that the user gave, and those known at the training.
+
+    `known` None means that all are. Raises InputError for a folder named as both.
+    """
+
+    unlabelled: Collection[str] = ()
+    labelled: Collection[str] = ()
+    known: Collection[str] | None = None
+
+    def __post_init__(self):
+        if both := sorted({*self.unlabelled} & {*self.labelled}):
+            names = ", ".join(both)
+            raise InputError(f"--unlabelled and --labelled both name {names}: give one of them")
+
+    @property
+    def apart(self) -> set[str]:
+        """The folders that are unlabelled, whatever is in them."""
+        return {UNLABELLED, *self.unlabelled} - {*self.labelled}
+
+
+def set_apart(category: Category, labelling: Labelling) -> Category:
+    """Move test images without a label to `unlabelled`, and note what the user may not expect.
+
+    They are those of the folders that `labelling` names, and of those without masks that were not
+    known when the run was trained.
+    """
+    folders: dict[str, list[Sample]] = defaultdict(list)
+    for sample in category.test:
+        folders[sample.folder].append(sample)
+    notes = [
+        f"--unlabelled {name}: there are no images in test/{name} of {category.name}"
+        for name in sorted({*labelling.unlabelled} - {*folders})
+    ]
+    apart = labelling.apart
+    for name, samples in folders.items():
+        if name not in apart and is_new(name, samples, labelling):
+            apart.add(name)
+            notes.append(
+                f"test/{name} of {category.name} has no masks and came after the training: scored "
+                f"without a label; --labelled {name} counts it as a defect"
+            )
+    test = [sample for sample in category.test if sample.folder not in apart]
+    moved = [replace(s, masks=()) for s in category.test if s.folder in apart]
+    return replace(category, test=test, unlabelled=moved, notes=[*category.notes, *notes])
+
+
+def is_new(name: str, samples: list[Sample], labelling: Labelling) -> bool:
+    """Tell whether a folder of `test` came after the training, and nothing tells its label."""
+    if labelling.known is None or name in {*labelling.known, *labelling.labelled}:
+        return False
+    return all(sample.label and not sample.masks for sample in samples)
+
+
+def unmasked(category: Category) -> list[str]:
+    """Return a fault for each folder of `test` with images that lack a mask, if others have one."""
+    masked = {sample.folder for sample in category.test if sample.masks}
+    lacking: dict[str, list[Sample]] = defaultdict(list)
+    for sample in category.test if masked else ():
+        if sample.label and not sample.masks:
+            lacking[sample.folder].append(sample)
+    faults = []
+    for name, samples in lacking.items():
+        more = f" and {len(samples) - 1} more of test/{name}" if len(samples) > 1 else ""
+        mend = f"score test/{name} without a label by --unlabelled {name}"
+        if name in masked:
+            mend = f"move it to test/{UNLABELLED}, which needs none"
+        image = f"{samples[0].image}{more}"
+        faults.append(f"there is no mask for {image}, but for others: add it, or {mend}")
+    return faults
