@@ -51,7 +51,7 @@ def generate_test_set(category: Category, count: int, folder: Path, seed: int) -
         image = folder / "images" / sample.defect / f"{number:05}{sample.image.suffix}"
         image.parent.mkdir(parents=True, exist_ok=True)
         image.symlink_to(sample.image.resolve())
-        test.append(replace(sample, image=image))
+        test.append(replace(sample, image=image, within=None))
         path = map_path(folder, test[-1])
         path.parent.mkdir(parents=True, exist_ok=True)
         tifffile.imwrite(path, generate_map(test[-1], np.random.default_rng((seed, number))))

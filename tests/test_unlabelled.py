@@ -67,11 +67,25 @@ def test_new_pictures_get_maps_and_leave_the_metrics_alone(copied, capsys, name,
     assert lines == [f"bolt: wrote 3 anomaly maps of images without a label to {folder}"]
 
 
-def test_new_pictures_without_a_name_are_refused_where_others_have_masks(copied):
+@pytest.mark.parametrize("masked", [True, False])
+def test_a_folder_that_came_after_the_training_is_unlabelled_until_it_is_named(
+    copied, capsys, masked
+):
+    if not masked:
+        shutil.rmtree(copied / "bolt" / "ground_truth")
+        assert infer(copied) == 0
     fill(copied / "bolt" / "test" / "new", 1)
     before = metrics_of(copied / "out")
-    assert infer(copied) == 2
-    assert metrics_of(copied / "out") == before
+    with pytest.warns(UserWarning, match="--labelled new"):
+        assert infer(copied) == 0
+    after = metrics_of(copied / "out")
+    assert after["glae"]["counts"].pop("unlabelled") == 1
+    assert after == before
+    assert infer(copied, "--labelled", "new") == (2 if masked else 0)
+    if masked:
+        assert "there is no mask" in capsys.readouterr().err
+    else:
+        assert metrics_of(copied / "out")["glae"]["counts"]["test"] == 5
 
 
 def test_a_training_scores_them_and_remembers_their_folders(copied, teacher, tmp_path, capsys):

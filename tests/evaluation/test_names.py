@@ -15,9 +15,9 @@ import inference
 from data.catalog import read_category
 from evaluation.evaluation import measure
 from evaluation.maps import map_path
-from evaluation.tables import as_csv, formatted, print_tables, rows
+from evaluation.tables import as_csv, formatted, print_tables
 from tests.conftest import SIZE, make_product
-from tests.evaluation.made_up import PLACES, get, made_up
+from tests.evaluation.made_up import PLACES, get, made_up, tabulated
 from utils.presets import parse
 from utils.runs import Run
 
@@ -59,13 +59,13 @@ def test_a_defect_may_have_any_name(tmp_path, name):
 
 def test_a_product_called_mean_is_not_taken_for_the_row_of_means(capsys):
     categories = {name: made_up("folder", seed) for seed, name in enumerate(("bolt", "mean"))}
-    table = rows("folder", categories)
+    tables = tabulated({"folder": categories})
     aurocs = [get(metrics, PLACES["folder"]["AUROC"]) for metrics in categories.values()]
-    read = list(csv.DictReader(io.StringIO(as_csv({"folder": [table]}))))
+    read = list(csv.DictReader(io.StringIO(as_csv(tables))))
     assert [row["category"] for row in read] == ["bolt", "folder/mean", "mean"]
     expected = [*aurocs, statistics.fmean(aurocs)]
     assert [float(row["AUROC"]) for row in read] == pytest.approx(expected)
-    shown = formatted({"folder": [table]}, "github").splitlines()
+    shown = formatted(tables, "github").splitlines()
     assert [line.split()[1] for line in shown[2:]] == ["bolt", "folder/mean", "mean"]
     print_tables([{"folder": categories}], "simple")
     assert "folder/mean" in capsys.readouterr().out
