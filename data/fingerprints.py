@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from data.images import in_background
-from data.samples import Category, InputError, Sample
+from data.samples import Category, InputError, Sample, require_file
 
 CHUNK = 2**20  # bytes
 LOOKED_AT = 16  # images by which a product is known again
@@ -30,9 +30,10 @@ def hash_of(path: Path) -> str:
 def entry(path: Path) -> list:
     """Return a file's size in bytes and its hash. Raises InputError when it cannot be read."""
     try:
+        require_file(path)
         return [path.stat().st_size, hash_of(path)]
     except OSError as error:
-        raise InputError(f"cannot read {path}: {error.strerror}") from error
+        raise InputError(f"cannot read {path}: {error.strerror or error}") from error
 
 
 def named(category: Category) -> dict[str, Sample]:

@@ -35,7 +35,8 @@ def set_apart(category: Category, labelling: Labelling) -> Category:
     """Move test images without a label to `unlabelled`, and note what the user may not expect.
 
     They are those of the folders that `labelling` names, and of those without masks that were not
-    known when the run was trained.
+    known when the run was trained; and those in sub-folders, say of another camera, that lack the
+    mask which others of the defect have.
     """
     folders: dict[str, list[Sample]] = defaultdict(list)
     for sample in category.test:
@@ -52,9 +53,24 @@ def set_apart(category: Category, labelling: Labelling) -> Category:
                 f"test/{name} of {category.name} has no masks and came after the training: scored "
                 f"without a label; --labelled {name} counts it as a defect"
             )
-    test = [sample for sample in category.test if sample.folder not in apart]
-    moved = [replace(s, masks=()) for s in category.test if s.folder in apart]
+    deeper = {
+        s.image for name, of in folders.items() if name not in apart for s in without_mask(of)
+    }
+    if deeper:
+        notes.append(
+            f"{len(deeper)} test images in sub-folders of {category.name}, such as {min(deeper)}, "
+            "have no mask, but others of the defect have: scored without a label"
+        )
+    test = [s for s in category.test if not (s.folder in apart or s.image in deeper)]
+    moved = [replace(s, masks=()) for s in category.test if s.folder in apart or s.image in deeper]
     return replace(category, test=test, unlabelled=moved, notes=[*category.notes, *notes])
+
+
+def without_mask(samples: list[Sample]) -> list[Sample]:
+    """Return the images of a test folder that lie deeper and lack a mask that others have."""
+    if not any(sample.masks for sample in samples):
+        return []
+    return [s for s in samples if s.label and not s.masks and len(s.place.parts) > 2]
 
 
 def is_new(name: str, samples: list[Sample], labelling: Labelling) -> bool:

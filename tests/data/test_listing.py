@@ -65,6 +65,15 @@ def make_cameras(root: Path) -> None:
     put(truth / "cam3" / "000" / "a.png", truth / "cam3" / "000" / "b.png", truth / "cam3/001.png")
 
 
+def test_a_nested_image_without_a_mask_is_scored_without_a_label(tmp_path):
+    make_cameras(tmp_path)
+    (tmp_path / "ground_truth" / "spot" / "cam2" / "000_mask.png").unlink()
+    with pytest.warns(UserWarning, match=r"1 test images in sub-folders .*cam2/000.png"):
+        category = read_category("folder", tmp_path, "bolt", seed=0)
+    assert [sample.place.as_posix() for sample in category.unlabelled] == ["spot/cam2/000.png"]
+    assert len(category.test) == 3
+
+
 def test_masks_of_nested_images_lie_at_the_same_place(tmp_path):
     make_cameras(tmp_path)
     truth = tmp_path / "ground_truth" / "spot"
