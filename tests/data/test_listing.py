@@ -169,7 +169,7 @@ def test_what_is_meant_to_be_no_image_is_passed_over_in_silence(tmp_path, recwar
 
 
 def test_every_suffix_that_is_read_is_one_of_a_format_that_is_known():
-    from data.images import FORMATS
+    from data.image_files import FORMATS
 
     Image.init()
     kinds = {Image.registered_extensions()[suffix] for suffix in IMAGE_SUFFIXES} - {"MPO"}
