@@ -55,7 +55,7 @@ def test_a_check_tells_a_depth_of_more_than_8_bits(cameras, teacher, tmp_path, o
     options = line(cameras / "12" / "bolt", teacher, tmp_path, "--check")
     code, out, errors = outcome(main, options)
     assert (code, errors) == (0, [])
-    assert out.endswith("2 test images of 12 bits\n")
+    assert out.splitlines()[0].endswith(" of 12 bits")
 
 
 def test_values_of_12_bits_are_scored_like_the_same_images_in_16(scored):
