@@ -178,8 +178,8 @@ def evaluate(
     with contextlib.nullcontext(run.maps_folder) if keep else run.scratch() as maps:
         scorer = Scorer(detector, compute, shown)
         seconds = write_maps(scorer, category, size, workers, maps, unreadable)
+        remove_stale_maps(maps, [s for s in category.scored if s.image not in unreadable])
         measured = with_readable_masks(category, workers, unreadable)
-        remove_stale_maps(maps, measured)
         result = measure(measured, maps, workers)
     splits = {"train": category.train, "validation": category.validation, "test": measured.test}
     if measured.unlabelled:

@@ -36,7 +36,8 @@ def write_maps(
     """Write the map of every image to be scored, float32 TIFF at the image's size, into `folder`.
 
     Threads decode images ahead and write maps behind. What cannot be read is noted in `unreadable`.
-    Returns the seconds that the detector takes for an image, the median over the batches.
+    Returns the seconds that the detector takes for an image, the median over the batches. Raises
+    InputError when no image can be read.
     """
     seconds = []
     samples = (s for s in category.scored if s.image not in unreadable)  # asked as they are scored
@@ -64,16 +65,18 @@ def write_maps(
     written = in_background(write, scored(), min(workers, WRITERS))
     for _ in progress(f"scoring {category.name}", len(paths), "img", written):
         pass
-    return statistics.median(seconds) if seconds else 0.0
+    if not seconds:
+        raise InputError(*unreadable.values())
+    return statistics.median(seconds)
 
 
-def remove_stale_maps(folder: Path, category: Category) -> None:
-    """Remove the maps of test images that are there no more, and the folders that they leave."""
-    known = {map_path(folder, sample) for sample in category.scored}
+def remove_stale_maps(folder: Path, scored: list[Sample]) -> None:
+    """Remove the maps of all images but those `scored`, and the folders that they leave."""
+    known = {map_path(folder, sample) for sample in scored}
     for path in sorted((folder / "test").rglob("*"), reverse=True):  # files before their folders
         if path.suffix in (".tif", ".tiff") and path not in known:
             path.unlink()
-        elif path.is_dir() and not any(path.iterdir()):
+        elif path.is_dir() and not path.is_symlink() and not any(path.iterdir()):
             path.rmdir()
 
 
