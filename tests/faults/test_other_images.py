@@ -161,6 +161,8 @@ def test_one_unreadable_file_does_not_stop_the_others_from_being_scored(trained,
     assert metrics["auroc_by_defect"]["stain"] is not None
     scored = tifffile.imread(run_of(output).maps_folder / "test" / "stain" / "000.tiff")
     assert scored.shape == (80, 96)
+    kept = run_of(output).maps_folder / "test" / "stain" / "001.tiff"
+    assert kept.exists() == victim.startswith("ground_truth")
 
 
 def test_nothing_readable_at_all_is_an_error_that_names_everything(trained, outcome):
