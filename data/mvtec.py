@@ -172,7 +172,7 @@ def read_defects_config(folder: Path) -> list[dict]:
     try:
         if path.exists() and not (path.is_file() and path.stat().st_size <= MOST_CONFIG):
             raise InputError(f"{path} must be a file of at most {MOST_CONFIG} bytes")
-        entries = json.loads(path.read_text(encoding="utf-8-sig"))
+        entries = json.loads(path.read_bytes())
     except OSError as error:
         raise InputError(
             f"{path} cannot be read: it is part of the dataset; copy it there"

@@ -13,5 +13,5 @@ def arguments(product: Path, teacher: Path, output: Path, *more: str) -> list[st
     return [*own, "--output_dir", str(output), *TINY, *more]
 
 
-def run_main(*argv: str) -> None:
-    main.main(parse(main.get_parser(), list(argv)))
+def run_main(*argv: str) -> int:
+    return main.main(parse(main.get_parser(), list(argv)))

@@ -1,5 +1,6 @@
 """main.py when something is wrong: one line for bad input, interruption, a full disk."""
 
+import json
 import os
 import signal
 import subprocess
@@ -73,21 +74,26 @@ def test_a_mask_of_another_size_is_named_before_any_step(teacher, tmp_path):
     assert not Run(tmp_path / "out", "folder", "nut").losses_file.exists()
 
 
-def test_an_image_that_breaks_after_training_leaves_the_training(teacher, tmp_path, monkeypatch):
+def test_an_image_that_breaks_after_training_leaves_the_training_and_the_other_images(
+    teacher, tmp_path, monkeypatch, capsys
+):
     make_product(tmp_path / "nut")
     victim = tmp_path / "nut" / "test" / "stain" / "001.png"
     whole, train = victim.read_bytes(), main.train
     line = arguments(tmp_path / "nut", teacher, tmp_path / "out")
     with monkeypatch.context() as patch:
         patch.setattr(main, "train", lambda *a: (train(*a), victim.write_bytes(whole[:500])))
-        with pytest.raises(InputError, match=r"001\.png"):
-            run_main(*line)
+        assert run_main(*line) == 2
+    errors = [text for text in capsys.readouterr().err.splitlines() if text.startswith("error")]
+    assert len(errors) == 1
+    assert str(victim) in errors[0]
     run = Run(tmp_path / "out", "folder", "nut")
     trained = run.detector_file.read_bytes()
     victim.write_bytes(whole)
-    run_main(*line, "--resume")
+    assert json.loads(run.metrics_file.read_text())["glae"]["counts"]["test"] == 3
+    assert run_main(*line, "--resume") == 0
     assert run.detector_file.read_bytes() == trained
-    assert run.metrics_file.exists()
+    assert json.loads(run.metrics_file.read_text())["glae"]["counts"]["test"] == 4
 
 
 def start(line: list[str]) -> subprocess.Popen:

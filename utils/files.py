@@ -208,7 +208,7 @@ def read_yaml(path: Path, loader: type[yaml.SafeLoader] = PlainLoader) -> Any:
     Raises InputError that names the file and what is wrong with it.
     """
     try:
-        with path.open(encoding="utf-8-sig") as file:
+        with path.open(encoding="utf-8") as file:
             text = file.read(MOST_YAML + 1)
         if len(text) > MOST_YAML:
             raise InputError(f"{path} must be a file of at most {MOST_YAML} bytes")

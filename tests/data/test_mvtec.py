@@ -187,7 +187,7 @@ def test_a_missing_defects_config_is_named(mvtec_loco):
 def test_a_missing_defects_config_is_the_only_fault_told(mvtec_loco):
     (mvtec_loco / "box" / "defects_config.json").unlink()
     category = survey_category("mvtec_loco", mvtec_loco, "box", seed=0)
-    _, unfit = read_images(category, None, workers=1)
+    *_, unfit = read_images(category, None, workers=1)
     assert len(category.faults) == 1
     assert unfit == []
 

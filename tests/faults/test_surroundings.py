@@ -220,7 +220,7 @@ def die_of(name: str, after: int) -> None:
     natural.decode = deadly
 
 
-@pytest.mark.parametrize("after", [0, 8])
+@pytest.mark.parametrize("after", [0, 10])
 def test_a_worker_that_dies_is_reported_with_its_image(
     world, undisturbed_with_penalty, tmp_path, after
 ):
