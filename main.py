@@ -133,13 +133,13 @@ def main(options: argparse.Namespace) -> int:
                 run.take_over()
     run = replace(run, replacement=False)
     if metrics is None:
-        print(f"wrote {run.detector_file}; there are no test images to evaluate it on")
+        print(f"{run.detector_file} is trained; there are no test images to evaluate it on")
         return 0
+    write_csv(options.output_dir)
     tell_unlabelled(category, run.maps_folder)
     if options.dataset == "demo":
         threshold = metrics["glae"]["threshold"]
         draw_cases(category, run.maps_folder, threshold, options.output_dir / "demo.png")
-    write_csv(options.output_dir)
     print_tables([{options.dataset: {category.name: metrics}}], "simple")
     for fault in metrics["glae"]["unreadable"]:
         say(f"error: {printable(fault)}")

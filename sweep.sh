@@ -4,8 +4,8 @@
 # usage: ./sweep.sh DATASET PATH [options for main.py]
 #
 # DATASET is mvtec_loco, mvtec_ad, visa, folder (one product, or a folder of several) or demo; PATH is
-# where it lies. Categories that are finished are skipped, interrupted ones go on, a failed one does
-# not stop the rest. With --check, main.py says of each whether it could be trained.
+# where it lies. Categories that are finished, on these images and by these options, are skipped,
+# interrupted ones go on, a failed one does not stop the rest. With --check, main.py says of each whether it could be trained.
 #
 # GPUS=0,1,2 trains one category on each of these GPUs at a time. PYTHON names the interpreter.
 # Exit status: 0 when all succeeded, 1 when one failed, 2 for wrong arguments, 130 when interrupted.
@@ -67,7 +67,7 @@ work() {
         mkdir "$claims/$category" 2>/dev/null || continue
         if [ -z "$check" ] && [ $start = --resume ] && [ -f "$output/metrics/$dataset/$category.json" ] &&
             [ ! -d "$output/trainings/$dataset/.$category.new" ]; then
-            # of these images and options? else main.py says what differs
+            # --check says whether it was trained on these images, by these options
             train "$category" --check >/dev/null && echo "$category: finished already" >&2
             continue
         fi

@@ -5,7 +5,7 @@ import sys
 import warnings
 from collections import Counter
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from data import demo, folder, mvtec, visa
@@ -111,10 +111,18 @@ def survey_category(
     """Read one category as `read_category` does, but leave what is wrong in its `faults`."""
     name = choose_name(dataset, root, name)
     category = set_apart(DATASETS[dataset].read(root, name, seed), labelling or Labelling())
+    category = replace(category, folder=folder_of(category, root))
     category.faults.extend(unmasked(category) + unfit_names(category))
     for note in category.notes:
         warnings.warn(note, stacklevel=3)
     return category
+
+
+def folder_of(category: Category, root: Path) -> Path:
+    """Return the category's own folder below `root`; `root` itself where there is none."""
+    own = root / category.name
+    inside = all(sample.image.is_relative_to(own) for sample in category.samples)
+    return own if inside and category.samples else root
 
 
 def choose_name(dataset: str, root: Path, name: str | None) -> str:

@@ -7,10 +7,11 @@ from pathlib import Path
 from typing import Any
 
 from data.images import in_background
-from data.samples import Category, InputError, Sample, require_file
+from data.samples import Category, InputError, Sample, noted, require_file
 
 CHUNK = 2**20  # bytes
-LOOKED_AT = 16  # images by which a product is known again
+LOOKED_AT = 16  # images, about, by which a product is known again
+ENOUGH = 0.25  # part of them: products may share a blank or a reference picture
 SHOWN = 3  # differences that are named
 SPLITS = ("train", "validation")
 
@@ -27,7 +28,7 @@ def hash_of(path: Path) -> str:
     return digest.hexdigest()
 
 
-def entry(path: Path) -> list:
+def size_and_hash(path: Path) -> list:
     """Return a file's size in bytes and its hash. Raises InputError when it cannot be read."""
     try:
         require_file(path)
@@ -36,19 +37,17 @@ def entry(path: Path) -> list:
         raise InputError(f"cannot read {path}: {error.strerror or error}") from error
 
 
-def named(category: Category) -> dict[str, Sample]:
-    """Return the training and validation samples by their names below the folder of all."""
+def by_name(category: Category) -> dict[str, Sample]:
+    """Return the training and validation samples by their names below the category's folder."""
     samples = [*category.train, *category.validation]
-    top = os.path.commonpath([os.path.abspath(sample.image.parent) for sample in samples])
-    return {Path(os.path.relpath(s.image, top)).as_posix(): s for s in samples}
+    return {Path(os.path.relpath(s.image, category.folder)).as_posix(): s for s in samples}
 
 
 def fingerprint(category: Category, workers: int) -> Images:
     """Return what is stored of the images that a run is trained and calibrated on."""
-    names = named(category)
-    entries = in_background(lambda sample: entry(sample.image), names.values(), workers)
-    number = len(category.train)
-    pairs = list(zip(names, entries, strict=True))
+    names, number = by_name(category), len(category.train)
+    found = in_background(lambda sample: size_and_hash(sample.image), names.values(), workers)
+    pairs = list(zip(names, found, strict=True))
     splits = dict(pairs[:number]), dict(pairs[number:])
     return dict(zip(SPLITS, splits, strict=True)) | {"test": category.test_folders}
 
@@ -58,7 +57,7 @@ def all_images(images: Images) -> dict[str, list]:
     return images["train"] | images["validation"]
 
 
-def checked(images: Any) -> Images:
+def validated(images: Any) -> Images:
     """Return what a file says to be an `Images`. Raises ValueError when it is none."""
     splits = [images[split] for split in SPLITS]
     if not all(isinstance(split, dict) for split in splits) or not splits[0]:
@@ -93,7 +92,7 @@ def differences(former: Images, now: Images) -> list[str]:
 
 def as_held_out(category: Category, former: Images) -> Category:
     """Return the category with the validation images of before, if it has the same images."""
-    names = named(category)
+    names = by_name(category)
     if names.keys() != all_images(former).keys():
         return category
     splits = {split: [names[name] for name in former[split]] for split in SPLITS}
@@ -117,15 +116,24 @@ def check_same(former: Images, category: Category, workers: int, where: str) -> 
 def check_product(former: Images, category: Category, where: str) -> None:
     """Raise InputError for the images of another product than that of the run `where`.
 
-    It is known by any one of its images: a few are looked at, whatever was added since.
+    It is known by a part of its images, under their names or others, whatever was added since. What
+    cannot be read is passed over: scoring needs none of it.
     """
-    before, names = all_images(former), named(category)
-    there = sorted(name for name in before if name in names)
-    for name in there[:: max(1, -(-len(there) // LOOKED_AT))]:
-        if entry(names[name].image) == before[name]:
-            return
-    folder = category.train[0].image.parent
-    raise InputError(
-        f"{folder} holds none of the images that {where} was trained on: name that product's "
-        "folder, or train this one into another --output_dir"
-    )
+    before, names = all_images(former), by_name(category)
+    stored = {tuple(found) for found in before.values()}
+    there = [names[name].image for name in sorted(before.keys() & names.keys())]
+    everything = [sample.image for sample in names.values()]
+    if not any(is_known(paths, stored) for paths in (there, everything) if paths):
+        raise InputError(
+            f"{category.folder} does not hold the images that {where} was trained on: name that "
+            "product's folder, or train this one into another --output_dir"
+        )
+
+
+def is_known(paths: list[Path], stored: set[tuple]) -> bool:
+    """Tell whether enough of the images, of which a few are looked at, are among those `stored`."""
+    looked_at = []
+    for path in paths[:: max(1, len(paths) // LOOKED_AT)]:
+        with noted([]):
+            looked_at.append(tuple(size_and_hash(path)) in stored)
+    return sum(looked_at) >= ENOUGH * len(looked_at)

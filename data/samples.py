@@ -62,6 +62,7 @@ class Sample:
 class Category:
     """The images of one product. `defects_config` is LOCO's table of saturation thresholds.
 
+    `folder` is where all of them lie: by their names below it they are known again elsewhere.
     `held_out` tells that the validation images were drawn from the training images; `unlabelled`
     images of test folders are scored, but in no metric. `faults` are what a reader found wrong
     beside them, `notes` what a user should know of, one line each.
@@ -76,6 +77,7 @@ class Category:
     notes: list[str] = field(default_factory=list)
     held_out: bool = False
     unlabelled: list[Sample] = field(default_factory=list)
+    folder: Path = Path()
 
     @property
     def scored(self) -> list[Sample]:

@@ -26,6 +26,7 @@ from utils.devices import Compute
 from utils.files import written_aside
 from utils.options import deciding
 from utils.runs import Run
+from utils.teachers import weights_hash
 from utils.version import project_version
 
 LOCO_SUBSETS = ("logical_anomalies", "structural_anomalies")
@@ -196,7 +197,8 @@ def evaluate(
         "precision": compute.precision,
         "versions": versions(),
         "seed": seed,
-        "options": deciding(run.read_config() if run.config_file.exists() else {}),
+        "options": deciding(run.read_config() if run.config_file.exists() else {})
+        | {"teacher": weights_hash(detector.teacher)[:8]},
     }
     if images := run.read_images():
         result["glae"]["images"] = digest_of(images)

@@ -4,13 +4,12 @@ from pathlib import Path
 
 import cv2
 import numpy as np
-import tifffile
 from PIL import Image, ImageDraw
 
 from data.images import decode
 from data.masks import read_defect
-from data.samples import Category, Sample
-from evaluation.maps import map_path
+from data.samples import Category, Sample, noted
+from evaluation.maps import read_map
 from utils.files import written_aside
 
 HEIGHT = 160  # pixels of one picture
@@ -41,7 +40,7 @@ def column(sample: Sample, maps_folder: Path, threshold: float) -> Image.Image:
     mask = np.zeros((image.height, image.width), bool)
     for path in sample.masks:
         mask |= read_defect(path, mask.shape)
-    anomaly_map = tifffile.imread(map_path(maps_folder, sample))
+    anomaly_map = read_map(maps_folder, sample)
     size = (round(image.width * HEIGHT / image.height), HEIGHT)
     pictures = (image, Image.fromarray(mask), Image.fromarray(heat(anomaly_map, threshold)))
     drawn = Image.new("RGB", (size[0] + 2, CAPTION + 3 * (HEIGHT + 2)), "white")
@@ -55,7 +54,12 @@ def column(sample: Sample, maps_folder: Path, threshold: float) -> Image.Image:
 
 def draw_cases(category: Category, maps_folder: Path, threshold: float, path: Path) -> None:
     """Write a picture of a handful of test cases, from the maps on disk."""
-    columns = [column(sample, maps_folder, threshold) for sample in pick(category)]
+    columns: list[Image.Image] = []
+    for sample in pick(category):
+        with noted([]):  # what cannot be read is named by the evaluation
+            columns.append(column(sample, maps_folder, threshold))
+    if not columns:
+        return
     drawn = Image.new("RGB", (sum(c.width for c in columns), columns[0].height), "white")
     left = 0
     for picture in columns:

@@ -4,7 +4,6 @@ A checkpoint is tensors and numbers in a .safetensors file. It is written aside,
 stays until the new one is whole.
 """
 
-import hashlib
 import math
 import time
 import warnings
@@ -21,6 +20,7 @@ from training.loss_log import NOT_FINITE, LossLog, row_every
 from training.steps import TERMS, Optimisation, from_text
 from utils.files import DAMAGED, check_tensors, read_about, read_tensors, save_tensors
 from utils.runs import Run
+from utils.teachers import weights_hash
 
 SECONDS = {"s": 1, "m": 60, "h": 3600}
 
@@ -66,7 +66,7 @@ class Saving:
     ):
         self.run, self.detector, self.optimisation, self.log = run, detector, optimisation, log
         self.spent = former["seconds"]  # of earlier sessions
-        self.teacher = fingerprint(detector.teacher)
+        self.teacher = weights_hash(detector.teacher)
         self.begun, self.due = time.monotonic(), Due(every, former["step"])
 
     def save(self, step: int) -> None:
@@ -108,14 +108,6 @@ def without_teacher(detector: Detector) -> dict[str, torch.Tensor]:
     return {k: v for k, v in tensors if not k.startswith("teacher.") and k not in LATER}
 
 
-def fingerprint(network: nn.Module) -> str:
-    """Return what tells a network's weights from others'."""
-    digest = hashlib.sha256()
-    for tensor in network.state_dict().values():
-        digest.update(tensor.detach().cpu().contiguous().numpy().tobytes())
-    return digest.hexdigest()
-
-
 def checkpoint_tensors(detector: Detector) -> dict[str, torch.Tensor]:
     """Return what a checkpoint of the detector's training holds, as far as shapes go."""
     adam = empty_adam_tensors(detector.trained_parameters())
@@ -143,7 +135,7 @@ def check_checkpoint(run: Run, detector: Detector, teacher: nn.Module, steps: in
         if len(rows) >= row_every(steps):
             raise ValueError(f"{len(rows)} losses without a row")
         torch.Generator().set_state(from_text(about["rng"]))
-        same = about["teacher"] == fingerprint(teacher)
+        same = about["teacher"] == weights_hash(teacher)
     except DAMAGED as error:
         raise damaged(run, error) from error
     if not same:

@@ -134,7 +134,7 @@ def prepare(options: argparse.Namespace, locks: ExitStack) -> Prepared:
         if sound and compute and teacher:
             check_stored(run, category, teacher, options)
     trains = options.overwrite or not run.detector_file.exists()
-    if trains or options.check:
+    if trains or (options.check and not options.resume):
         kept = None if faults or options.check else image_size(options)
         images, bits, unfit = read_images(category, kept, options.workers)
         faults += unfit
@@ -147,7 +147,7 @@ def recognise(run: Run, category: Category, options: argparse.Namespace) -> Cate
 
     Raises InputError when its images are not those of before.
     """
-    former = run.read_images() if options.resume else None
+    former = run.read_images() if options.resume and run.has_begun() else None
     if former is None or category.faults:
         return category
     check_same(former, category, options.workers, str(run.folder))

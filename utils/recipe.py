@@ -68,6 +68,8 @@ def check_recipe(options: argparse.Namespace) -> list[str]:
         for name, value in shares.items()
         if not 0 <= value <= 1
     ]
+    if options.dropout == 1:
+        faults.append("--dropout must be below 1: nothing would be left")
     low, high = options.map_quantiles
     if not 0 <= low < high <= 1:
         faults.append(f"--map_quantiles must be two that rise within 0 to 1, not {low} {high}")

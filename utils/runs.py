@@ -14,7 +14,7 @@ import torch
 import yaml
 
 from data.depth import DEPTHS
-from data.fingerprints import Images, checked
+from data.fingerprints import Images, validated
 from data.samples import InputError, require_file
 from models.detector import LATER, Detector, empty_detector
 from models.gfencoder import Size
@@ -29,6 +29,8 @@ from utils.files import (
     save_tensors,
     written_aside,
 )
+
+MOST_IMAGES_FILE = 2**27  # bytes of an images.json: a million images
 
 
 @dataclass(frozen=True)
@@ -110,9 +112,9 @@ class Run:
     def clear(self) -> None:
         """Remove what an earlier training left in this folder."""
         # the detector first: one without a checkpoint would look like half of a `take_over`
-        files = (self.detector_file, self.checkpoint_file, self.config_file, self.losses_file)
-        self.images_file.unlink(missing_ok=True)
-        for path in (*files, self.former_checkpoint, *self.folder.glob("events.*")):
+        files = [self.detector_file, self.checkpoint_file, self.config_file, self.losses_file]
+        files += [self.images_file, self.former_checkpoint, *self.folder.glob("events.*")]
+        for path in files:
             path.unlink(missing_ok=True)
 
     def take_over(self) -> None:
@@ -173,7 +175,9 @@ class Run:
             return None
         try:
             require_file(self.images_file)
-            return checked(json.loads(self.images_file.read_text(encoding="utf-8")))
+            if self.images_file.stat().st_size > MOST_IMAGES_FILE:
+                raise ValueError(f"it has more than {MOST_IMAGES_FILE} bytes")
+            return validated(json.loads(self.images_file.read_text(encoding="utf-8")))
         except (*DAMAGED, RecursionError) as error:
             raise InputError(
                 f"{self.images_file} is damaged ({error}): train this category again"

@@ -1,5 +1,6 @@
 """Read a teacher from any published checkpoint layout; write ours."""
 
+import hashlib
 import io
 import pickle
 import pickletools
@@ -144,6 +145,14 @@ def load_teacher(path: Path, model_size: str | None = None) -> tuple[nn.Sequenti
     if not all(p.isfinite().all() for p in teacher.parameters()):
         raise InputError(f"{path} holds weights that are not finite numbers")
     return teacher.eval().requires_grad_(False), size
+
+
+def weights_hash(network: nn.Module) -> str:
+    """Return what tells a network's weights from others'."""
+    digest = hashlib.sha256()
+    for tensor in network.state_dict().values():
+        digest.update(tensor.detach().cpu().contiguous().numpy().tobytes())
+    return digest.hexdigest()
 
 
 def _in_layer_order(state_dict: dict[str, torch.Tensor]) -> list[torch.Tensor]:

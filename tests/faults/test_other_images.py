@@ -12,7 +12,9 @@ from PIL import Image
 
 import inference
 import main
-from tests.conftest import make_product, picture
+from data.catalog import read_category
+from data.fingerprints import fingerprint
+from tests.conftest import fill, make_product, picture
 from tests.running_main import arguments, run_main
 from utils.runs import Run
 
@@ -46,7 +48,7 @@ def test_a_run_stores_name_size_and_hash_of_what_it_learnt_from(trained):
     stored = json.loads(run_of(output).images_file.read_text())
     assert [len(stored[split]) for split in ("train", "validation")] == [5, 1]
     for name, (size, digest) in (stored["train"] | stored["validation"]).items():
-        content = (product / "train" / "good" / name).read_bytes()
+        content = (product / name).read_bytes()
         assert size == len(content)
         assert digest == hashlib.blake2b(content, digest_size=16).hexdigest()
     assert stored["test"] == ["good", "stain"]
@@ -89,7 +91,7 @@ def test_the_same_images_elsewhere_go_on_with_the_same_hold_out(
     code, _, errors = outcome(main, line)
     assert (code, errors) == (0, [])
     assert json.loads(run.images_file.read_text()) == stored
-    victim = product / "train" / "good" / other
+    victim = product / other
     run.detector_file.unlink()
     victim.write_bytes(victim.read_bytes()[:-1])  # so it is the one that is calibrated with
     assert other in outcome(main, line)[2][0]
@@ -102,18 +104,69 @@ def test_another_product_of_the_same_name_is_not_scored(trained, outcome, tmp_pa
     line = [output, "--folder_path", tmp_path / "lines" / "bolt"]
     code, out, errors = outcome(inference, line)
     assert (code, out, len(errors)) == (2, "", 1)
-    assert "holds none of the images" in errors[0]
+    assert "does not hold the images" in errors[0]
     assert state(output) == before
 
 
-def test_a_product_is_known_again_by_any_of_its_images(trained, outcome):
+def change_half(good: Path) -> None:
+    for index in (1, 2, 3):
+        picture(np.random.default_rng(50 + index), False).save(good / f"{index:03}.png")
+
+
+def rename_all(good: Path) -> None:
+    for path in good.iterdir():
+        path.rename(good / f"lot_{path.name}")
+
+
+def sort_into_lots(good: Path) -> None:
+    paths = sorted(good.iterdir())
+    (good / "lot0").mkdir()
+    for path in paths:
+        path.rename(good / "lot0" / path.name)
+    fill(good / "lot1", 3)
+
+
+def add_validation(good: Path) -> None:
+    fill(good.parents[1] / "validation" / "good", 2)
+
+
+@pytest.mark.parametrize(
+    "change", [change_half, rename_all, sort_into_lots, add_validation], ids=lambda f: f.__name__
+)
+def test_a_product_is_known_again_by_a_part_of_its_images(trained, outcome, change):
     product, output = trained
-    make_other_product(product.parent / "other")
-    for index in (1, 2, 3):  # half of them are new
-        name = f"train/good/{index:03}.png"
-        shutil.copy(product.parent / "other" / name, product / name)
+    change(product / "train" / "good")
     code, _, errors = outcome(inference, [output, "--no_maps"])
     assert (code, errors) == (0, [])
+
+
+def test_one_picture_in_common_makes_no_other_product_the_runs(trained, outcome, tmp_path):
+    product, output = trained
+    make_other_product(tmp_path / "lines" / "bolt")
+    shared = "train/good/000.png"
+    shutil.copy(product / shared, tmp_path / "lines" / "bolt" / shared)
+    code, _, errors = outcome(inference, [output, "--folder_path", tmp_path / "lines" / "bolt"])
+    assert code == 2
+    assert "does not hold the images" in errors[0]
+
+
+def test_what_is_added_is_named_by_itself(trained, teacher, outcome):
+    product, output = trained
+    fill(product / "validation" / "good", 1)
+    fill(product / "train" / "good" / "lot1", 1)
+    _, _, errors = outcome(main, [*arguments(product, teacher, output), "--resume"])
+    assert "train/good/lot1/000.png is new, validation/good/000.png is new: bring" in errors[0]
+
+
+def test_images_of_a_run_that_never_began_bind_nobody(trained, teacher, outcome):
+    product, output = trained
+    run = run_of(output)
+    run.detector_file.unlink()
+    run.checkpoint_file.unlink()
+    change_half(product / "train" / "good")
+    code, _, errors = outcome(main, [*arguments(product, teacher, output), "--resume"])
+    assert (code, errors) == (0, [])
+    assert run.read_images() == fingerprint(read_category("folder", product, None, seed=0), 1)
 
 
 @pytest.mark.parametrize(
