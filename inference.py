@@ -49,7 +49,12 @@ def get_parser() -> Parser:
         presets=False,
     )
     parser.add_argument(
-        "outputs", type=user_path, nargs="*", default=[Path("output")], metavar="OUTPUT"
+        "outputs",
+        type=user_path,
+        nargs="*",
+        default=[Path("output")],
+        metavar="OUTPUT",
+        help="output folders of main.py",
     )
     parser.add_argument("--no_maps", action="store_true", help="do not write the anomaly maps")
     parser.add_argument(

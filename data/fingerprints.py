@@ -109,7 +109,7 @@ def check_same(former: Images, category: Category, workers: int, where: str) -> 
         more = f" and {len(found) - SHOWN} more" if len(found) > SHOWN else ""
         raise InputError(
             f"--resume: {where} was trained on other images: {', '.join(found[:SHOWN])}{more}: "
-            "bring those back, or --overwrite, or name another --output_dir"
+            "undo that, or --overwrite, or name another --output_dir"
         )
 
 
@@ -126,7 +126,7 @@ def check_product(former: Images, category: Category, where: str) -> None:
     if not any(is_known(paths, stored) for paths in (there, everything) if paths):
         raise InputError(
             f"{category.folder} does not hold the images that {where} was trained on: name that "
-            "product's folder, or train this one into another --output_dir"
+            "product's folder, or by --subdataset the run that is meant"
         )
 
 

@@ -1,7 +1,7 @@
 """Which runs are seeds of one model, to be averaged, and what tells the others apart."""
 
 from collections.abc import Sequence
-from itertools import count
+from itertools import count, product
 
 Categories = dict[str, dict]  # category -> its metrics
 
@@ -13,12 +13,20 @@ def decided_by(metrics: dict) -> dict:
 
 
 def agree(one: Categories, other: Categories) -> bool:
-    """Tell whether two runs may be seeds of one model, as far as both say what they are."""
-    for category in one.keys() & other.keys():
-        a, b = decided_by(one[category]), decided_by(other[category])
-        if any(a[key] != b[key] for key in a.keys() & b.keys()):
-            return False
-    return True
+    """Tell whether two runs may be seeds of one model, as far as both say what they are.
+
+    Where they have no category in common, two of their categories must have the same options.
+    """
+    common = one.keys() & other.keys()
+    if common:
+        return all(same(decided_by(one[name]), decided_by(other[name])) for name in common)
+    options = [[decided_by(m) | {"images": None} for m in run.values()] for run in (one, other)]
+    return any(same(a, b) for a, b in product(*options))
+
+
+def same(one: dict, other: dict) -> bool:
+    """Tell whether two runs were decided by the same, as far as both say by what."""
+    return all(one[key] == other[key] for key in one.keys() & other.keys())
 
 
 def grouped(runs: Sequence[Categories]) -> dict[str, list[Categories]]:
@@ -44,7 +52,10 @@ def grouped(runs: Sequence[Categories]) -> dict[str, list[Categories]]:
 
 
 def names_of(groups: list[list[Categories]]) -> list[str]:
-    """Return for each group the options in which it differs from another, with their values."""
+    """Return for each group the options in which it differs from another, with their values.
+
+    The images are told where nothing else tells them apart.
+    """
     found = []  # of each group: option -> its values
     for group in groups:
         values: dict[str, set[str]] = {}
@@ -52,8 +63,11 @@ def names_of(groups: list[list[Categories]]) -> list[str]:
             for key, value in decided_by(metrics).items():
                 values.setdefault(key, set()).add(str(value))
         found.append(values)
-    differing = [key for key in found[0] if any(of.get(key) != found[0][key] for of in found)]
-    return [
-        ", ".join(f"{key} {'/'.join(sorted(of[key]))}" for key in differing if key in of)
-        for of in found
-    ]
+    keys = [key for key in found[0] if any(of.get(key) != found[0][key] for of in found)]
+    named = [listed(of, [key for key in keys if key != "images"]) for of in found]
+    return named if len({*named}) == len(named) else [listed(of, keys) for of in found]
+
+
+def listed(values: dict[str, set[str]], keys: list[str]) -> str:
+    """Return options and their values in words."""
+    return ", ".join(f"{key} {'/'.join(sorted(values[key]))}" for key in keys if key in values)

@@ -194,7 +194,8 @@ def choose(run: Run, options: argparse.Namespace) -> Run:
     if not options.resume:
         state = "a finished" if run.detector_file.exists() else "an unfinished"
         raise InputError(
-            f"{run.folder} holds {state} run: --resume goes on with it, --overwrite replaces it"
+            f"{run.folder} holds {state} run: --resume goes on with it, --overwrite replaces it, "
+            "another --output_dir keeps it"
         )
     return new if new.config_file.exists() else run  # what was begun last
 

@@ -33,7 +33,7 @@ class ShowDefaults(argparse.ArgumentDefaultsHelpFormatter):
         return text if text.startswith(EPILOG) else super()._fill_text(text, width, indent)
 
     def _get_help_string(self, action: argparse.Action) -> str | None:
-        unset = action.default in (None, False)
+        unset = action.default in (None, False, [])
         return action.help if unset else super()._get_help_string(action)
 
 
@@ -61,7 +61,8 @@ class Parser(argparse.ArgumentParser):
         """Say what is wrong with an argument that is not known, and what it may stand for."""
         if not text.startswith("--"):
             return f"{text} belongs to no option; see {self.prog} --help"
-        near = get_close_matches(text.partition("=")[0], self._option_string_actions, n=1)
+        options = [option for option in self._option_string_actions if option != "--help"]
+        near = get_close_matches(text.partition("=")[0], options, n=1)
         return (
             f"there is no option {text}: {near[0]}?"
             if near

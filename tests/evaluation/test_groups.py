@@ -53,6 +53,19 @@ def test_two_products_of_one_name_are_never_averaged():
     assert list(groups) == ["images aa11", "images bb22"]
 
 
+def test_runs_without_a_common_category_are_told_apart_by_their_options():
+    """No row may be named by a model that it is not."""
+    one, other = {"bottle": result(0, "aa")}, {"cable": result(1, "bb", model="efficientad")}
+    assert grouped([one, other]) == {"model glae": [one], "model efficientad": [other]}
+    same = {"cable": result(2, "bb")}
+    assert grouped([one, same]) == {"": [one, same]}
+
+
+def test_another_teacher_makes_another_model():
+    runs = [run(0, teacher="aa11"), run(1, teacher="bb22")]
+    assert list(grouped(runs)) == ["teacher aa11", "teacher bb22"]
+
+
 def test_a_run_of_a_version_that_stored_no_options_is_taken_as_a_seed():
     old = run(1)
     for metrics in old.values():

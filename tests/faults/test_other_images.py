@@ -13,10 +13,11 @@ from PIL import Image
 import inference
 import main
 from data.catalog import read_category
-from data.fingerprints import fingerprint
+from data.fingerprints import digest_of, fingerprint
 from tests.conftest import fill, make_product, picture
 from tests.running_main import arguments, run_main
 from utils.runs import Run
+from utils.teachers import load_teacher
 
 
 @pytest.fixture
@@ -52,6 +53,15 @@ def test_a_run_stores_name_size_and_hash_of_what_it_learnt_from(trained):
         assert size == len(content)
         assert digest == hashlib.blake2b(content, digest_size=16).hexdigest()
     assert stored["test"] == ["good", "stain"]
+
+
+def test_a_result_tells_its_teacher_and_its_product(trained, teacher):
+    _, output = trained
+    stored = json.loads(run_of(output).metrics_file.read_text())["glae"]
+    weights, _ = load_teacher(teacher)
+    digest = hashlib.sha256(b"".join(t.numpy().tobytes() for t in weights.state_dict().values()))
+    assert stored["options"]["teacher"] == digest.hexdigest()[:8]
+    assert stored["images"] == digest_of(run_of(output).read_images())
 
 
 @pytest.mark.parametrize("finished", [True, False])
@@ -155,7 +165,7 @@ def test_what_is_added_is_named_by_itself(trained, teacher, outcome):
     fill(product / "validation" / "good", 1)
     fill(product / "train" / "good" / "lot1", 1)
     _, _, errors = outcome(main, [*arguments(product, teacher, output), "--resume"])
-    assert "train/good/lot1/000.png is new, validation/good/000.png is new: bring" in errors[0]
+    assert "train/good/lot1/000.png is new, validation/good/000.png is new: undo that" in errors[0]
 
 
 def test_images_of_a_run_that_never_began_bind_nobody(trained, teacher, outcome):
