@@ -14,7 +14,6 @@ from pathlib import Path
 from data.catalog import DATASETS, find_root, read_category
 from data.fingerprints import as_held_out, check_product
 from data.samples import Category, InputError, report_faults
-from data.unlabelled import Labelling
 from evaluation.columns import COLUMN_CHOICES
 from evaluation.evaluation import evaluate, measure, tell_unlabelled
 from evaluation.maps import check_maps
@@ -23,12 +22,12 @@ from models.detector import THRESHOLDS, Maps
 from utils.commands import printable, run_command, say
 from utils.devices import Compute, pick_compute, supports
 from utils.files import user_path
+from utils.labelling import add_labelling_options, labelling_of
 from utils.options import (
     Parser,
     add_dataset_options,
     add_machine_options,
     add_speed_options,
-    add_unlabelled_option,
     check_positive,
     dataset_path,
 )
@@ -69,9 +68,7 @@ def get_parser() -> Parser:
     text = "of the table; csv and json always have all"
     parser.add_argument("--columns", choices=COLUMN_CHOICES, default="headline", help=text)
     add_dataset_options(parser, default=None)
-    add_unlabelled_option(parser)
-    text = "a folder of test that came after the training: counts as a defect; may be repeated"
-    parser.add_argument("--labelled", action="append", default=[], metavar="NAME", help=text)
+    add_labelling_options(parser)
     as_trained = "that of the training where the hardware can"
     add_machine_options(parser, workers=os.cpu_count(), auto=as_trained)
     add_speed_options(parser, trains=False)
@@ -128,19 +125,8 @@ def load_category(run: Run, options: argparse.Namespace) -> tuple[Category, int]
         raise InputError(f"{run.config_file} is damaged: train this category again")
     path = dataset_path(options, run.dataset) or (stored and Path(stored))
     root = find_root(run.dataset, path)
-    labelling = labelling_of(run, config, options)
+    labelling = labelling_of(options, run)
     return read_category(run.dataset, root, run.subdataset, seed, labelling), seed
-
-
-def labelling_of(run: Run, config: dict, options: argparse.Namespace) -> Labelling:
-    """Return which test folders count, by the options and what is stored with the run."""
-    stored = config.get("unlabelled") or []
-    if not (isinstance(stored, list) and all(isinstance(name, str) for name in stored)):
-        raise InputError(f"{run.config_file} is damaged: train this category again")
-    kept = [name for name in stored if name not in options.labelled]
-    trained_on = run.read_images()
-    known = trained_on["test"] if trained_on else None
-    return Labelling([*kept, *(options.unlabelled or [])], options.labelled, known)
 
 
 def evaluate_run(run: Run, options: argparse.Namespace, compute: Compute) -> dict | None:

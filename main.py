@@ -24,6 +24,7 @@ from training.preparation import NO_PENALTY, Prepared, prepare
 from utils.commands import printable, resumable, run_command, say
 from utils.devices import seed_everything
 from utils.files import user_path
+from utils.labelling import add_labelling_options
 from utils.options import (
     Parser,
     add_checkpoint_option,
@@ -32,7 +33,6 @@ from utils.options import (
     add_machine_options,
     add_model_options,
     add_speed_options,
-    add_unlabelled_option,
     image_size,
     resolved,
 )
@@ -51,7 +51,7 @@ def get_parser() -> Parser:
     """Return the parser of this command's options."""
     parser = Parser("Train, calibrate and evaluate one category.", EXAMPLES)
     add_dataset_options(parser)
-    add_unlabelled_option(parser)
+    add_labelling_options(parser)
     add_model_options(parser)
     group = parser.add_argument_group("training")
     group.add_argument(

@@ -6,7 +6,8 @@ from dataclasses import dataclass, replace
 
 from data.samples import Category, InputError, Sample
 
-UNLABELLED = "unlabelled"  # the folder of test that needs no naming
+UNLABELLED = "unlabelled"
+UNLABELLED_NAMES = (UNLABELLED, "unlabeled")  # of test, in any case: they need no naming
 
 
 @dataclass(frozen=True)
@@ -25,10 +26,11 @@ class Labelling:
             names = ", ".join(both)
             raise InputError(f"--unlabelled and --labelled both name {names}: give one of them")
 
-    @property
-    def apart(self) -> set[str]:
-        """The folders that are unlabelled, whatever is in them."""
-        return {UNLABELLED, *self.unlabelled} - {*self.labelled}
+    def sets_apart(self, name: str) -> bool:
+        """Tell whether a folder is unlabelled, whatever is in it."""
+        if name in self.labelled:
+            return False
+        return name in self.unlabelled or name.lower() in UNLABELLED_NAMES
 
 
 def set_apart(category: Category, labelling: Labelling) -> Category:
@@ -45,7 +47,13 @@ def set_apart(category: Category, labelling: Labelling) -> Category:
         f"--unlabelled {name}: there are no images in test/{name} of {category.name}"
         for name in sorted({*labelling.unlabelled} - {*folders})
     ]
-    apart = labelling.apart
+    apart = {name for name in folders if labelling.sets_apart(name)}
+    for name in sorted(apart):
+        if unused := sum(len(sample.masks) for sample in folders[name]):
+            notes.append(
+                f"test/{name} of {category.name} is without a label, so that its masks are not "
+                f"used ({unused}): --labelled {name} counts it as a defect"
+            )
     for name, samples in folders.items():
         if name not in apart and is_new(name, samples, labelling):
             apart.add(name)

@@ -88,6 +88,44 @@ def test_a_folder_that_came_after_the_training_is_unlabelled_until_it_is_named(
         assert metrics_of(copied / "out")["glae"]["counts"]["test"] == 5
 
 
+def test_resuming_a_finished_run_leaves_a_folder_that_came_later_unlabelled(
+    copied, teacher, capsys
+):
+    line = arguments(copied / "bolt", teacher, copied / "out", "--resume")
+    shutil.rmtree(copied / "bolt" / "ground_truth")
+    run_main(*line)
+    fill(copied / "bolt" / "test" / "new", 1)
+    before = metrics_of(copied / "out")
+    with pytest.warns(UserWarning, match="--labelled new"):
+        run_main(*line, "--check")
+    assert "1 without a label (new 1)" in capsys.readouterr().out
+    with pytest.warns(UserWarning, match="--labelled new"):
+        run_main(*line)
+    after = metrics_of(copied / "out")
+    assert after["glae"]["counts"].pop("unlabelled") == 1
+    assert after == before
+    run_main(*line, "--labelled", "new")
+    assert metrics_of(copied / "out")["glae"]["counts"]["test"] == 5
+
+
+def test_resuming_remembers_which_folders_had_no_label(copied, teacher, tmp_path):
+    fill(copied / "bolt" / "test" / "new", 2)
+    fill(copied / "bolt" / "test" / "unlabelled", 1)
+    shutil.rmtree(copied / "bolt" / "ground_truth")
+    line = arguments(copied / "bolt", teacher, tmp_path / "own")
+    run_main(*line, "--unlabelled", "new", "--labelled", "unlabelled")
+    before = metrics_of(tmp_path / "own")
+    assert before["glae"]["counts"] == {"train": 5, "validation": 1, "test": 5, "unlabelled": 2}
+    Run(tmp_path / "own", "folder", "bolt").detector_file.unlink()  # as before its last step
+    run_main(*line, "--resume")
+    assert metrics_of(tmp_path / "own") == before
+    assert Run(tmp_path / "own", "folder", "bolt").read_config()["unlabelled"] == ["new"]
+    run_main(*line, "--resume")  # only evaluates again
+    assert metrics_of(tmp_path / "own") == before
+    run_main(*line, "--resume", "--labelled", "new")
+    assert metrics_of(tmp_path / "own")["glae"]["counts"]["test"] == 7
+
+
 def test_a_training_scores_them_and_remembers_their_folders(copied, teacher, tmp_path, capsys):
     fill(copied / "bolt" / "test" / "new", 2)
     line = arguments(copied / "bolt", teacher, tmp_path / "own", "--unlabelled", "new")

@@ -13,17 +13,17 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from data.catalog import DATASETS, find_root, survey_category
+from data.catalog import DATASETS, choose_name, find_root, survey_category
 from data.fingerprints import as_held_out, check_same
 from data.images import image_size as size_of
 from data.natural import Files, find_natural_images, require_readable, some_members
 from data.samples import Category, InputError, noted, report_faults
 from data.shards import Shards
-from data.unlabelled import Labelling
 from models.detector import Detector, empty_detector
 from training.checkpoints import check_checkpoint, checkpoint_tensors
 from training.reading import read_images
 from utils.devices import Compute, pick_compute
+from utils.labelling import labelling_of
 from utils.options import (
     MAY_CHANGE,
     check_image_size,
@@ -87,11 +87,14 @@ def get_compute(options: argparse.Namespace) -> Compute:
 
 
 def get_category(options: argparse.Namespace) -> Category:
-    """Find the category's files, settle its name and path."""
+    """Find the category's files, settle its name, path and unlabelled folders."""
     root = find_root(options.dataset, dataset_path(options, options.dataset))
-    labelling = Labelling(options.unlabelled or ())
-    category = survey_category(options.dataset, root, options.subdataset, options.seed, labelling)
-    options.subdataset = category.name
+    name = options.subdataset = choose_name(options.dataset, root, options.subdataset)
+    run = Run(options.output_dir, options.dataset, name)
+    resumed = last_begun(run) if options.resume and run.has_begun() else None
+    labelling = labelling_of(options, resumed)
+    options.unlabelled, options.labelled = [*labelling.unlabelled], [*labelling.labelled]
+    category = survey_category(options.dataset, root, name, options.seed, labelling)
     if DATASETS[options.dataset].option:
         setattr(options, DATASETS[options.dataset].option, root)
     return category
@@ -197,7 +200,13 @@ def choose(run: Run, options: argparse.Namespace) -> Run:
             f"{run.folder} holds {state} run: --resume goes on with it, --overwrite replaces it, "
             "another --output_dir keeps it"
         )
-    return new if new.config_file.exists() else run  # what was begun last
+    return last_begun(run)
+
+
+def last_begun(run: Run) -> Run:
+    """Return a run's replacement if that was begun, else the run."""
+    new = replace(run, replacement=True)
+    return new if new.config_file.exists() else run
 
 
 def check_unchanged(former: dict, now: dict) -> None:

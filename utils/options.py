@@ -22,7 +22,8 @@ FLAGS = ("resume", "overwrite", "check", "debug")  # of one invocation: never st
 # Options that may differ when a run is resumed, and make it no other model: where things lie, what
 # computes. A checkpoint knows its teacher.
 MAY_CHANGE = {"workers", "device", "device_gpu", "output_dir", "weights", "imagenet_train_path"}
-MAY_CHANGE |= {"compile", "scoring_batch_size", "feature_memory", "checkpoint_every", "unlabelled"}
+MAY_CHANGE |= {"compile", "scoring_batch_size", "feature_memory", "checkpoint_every"}
+MAY_CHANGE |= {"unlabelled", "labelled"}
 MAY_CHANGE |= {dataset.option for dataset in DATASETS.values()}
 
 
@@ -84,12 +85,6 @@ def add_dataset_options(
         if dataset.option:
             where = f"default: ./{dataset.default_path}" if dataset.default_path else dataset.hint
             group.add_argument(f"--{dataset.option}", type=user_path, help=where)
-
-
-def add_unlabelled_option(parser: argparse.ArgumentParser) -> None:
-    """Add --unlabelled."""
-    text = "a folder of test whose images have no label: scored, but in no metric; may be repeated"
-    parser.add_argument("--unlabelled", action="append", metavar="NAME", help=text)
 
 
 def dataset_path(options: argparse.Namespace, dataset: str) -> Path | None:

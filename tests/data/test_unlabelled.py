@@ -45,6 +45,21 @@ def test_the_folder_unlabelled_needs_no_naming(plate):
     assert len(read(plate, labelled=["unlabelled"]).test) == 7
 
 
+@pytest.mark.parametrize("name", ["Unlabelled", "unlabeled", "UNLABELED"])
+def test_the_folder_unlabelled_may_be_spelt_otherwise(plate, name):
+    (plate / "test" / "new").rename(plate / "test" / name)
+    assert [sample.folder for sample in read(plate).unlabelled] == [name] * 3
+
+
+def test_masks_of_what_has_no_label_are_told(plate):
+    (plate / "test" / "new").rename(plate / "test" / "unlabelled")
+    several(plate / "ground_truth" / "unlabelled", 3)
+    with pytest.warns(UserWarning, match=r"not used \(3\): --labelled unlabelled") as warned:
+        category = read(plate)
+    assert len(warned) == 1
+    assert [sample.masks for sample in category.unlabelled] == [()] * 3
+
+
 def test_even_a_folder_that_stands_for_good_can_be_unlabelled(plate):
     several(plate / "test" / "OK", 5)
     with pytest.warns(UserWarning, match="test/OK for test/good"):

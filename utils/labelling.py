@@ -1,0 +1,38 @@
+"""Which folders of `test` count: by the options, and by what is stored with a run."""
+
+import argparse
+
+from data.samples import InputError
+from data.unlabelled import Labelling
+from utils.runs import Run
+
+
+def add_labelling_options(parser: argparse.ArgumentParser) -> None:
+    """Add --unlabelled and --labelled."""
+    text = "a folder of test whose images have no label: scored, but in no metric; may be repeated"
+    parser.add_argument("--unlabelled", action="append", metavar="NAME", help=text)
+    text = "a folder of test that came after the training: counts as a defect; may be repeated"
+    parser.add_argument("--labelled", action="append", metavar="NAME", help=text)
+
+
+def labelling_of(options: argparse.Namespace, run: Run | None) -> Labelling:
+    """Return which test folders count, by the options and by what is stored with a `run`.
+
+    None is a run that has not begun: all its folders are known. An option wins over what is stored.
+    Raises InputError when that is damaged.
+    """
+    unlabelled, labelled = options.unlabelled or [], options.labelled or []
+    if run is None:
+        return Labelling(unlabelled, labelled)
+    known = images["test"] if (images := run.read_images()) else None
+    kept = {*stored(run, "unlabelled")} - {*labelled}, {*stored(run, "labelled")} - {*unlabelled}
+    return Labelling(sorted(kept[0] | {*unlabelled}), sorted(kept[1] | {*labelled}), known)
+
+
+def stored(run: Run, option: str) -> list[str]:
+    """Return the names that a run was trained with. Raises InputError when they are none."""
+    config = run.read_config() if run.config_file.exists() else {}
+    names = config.get(option) or []
+    if not (isinstance(names, list) and all(isinstance(name, str) for name in names)):
+        raise InputError(f"{run.config_file} is damaged: train this category again")
+    return names
