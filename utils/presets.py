@@ -1,7 +1,8 @@
 """YAML presets, which set the defaults of options.
 
 The order is: the parser's default, the dataset's own preset, each `--config` in turn, the
-command line; the last one that speaks wins. A dataset's path says which dataset is meant.
+command line; the last one that speaks wins. A dataset's path says which dataset is meant, where
+one must be; one on the command line wins over what presets say.
 """
 
 import argparse
@@ -35,7 +36,7 @@ def parse(parser: Parser, argv: Sequence[str] | None = None) -> argparse.Namespa
     options = parser.parse_args(argv)
     configs = getattr(options, "config", None) or []
     tokens = [token for path in configs for token in preset_tokens(parser, path)]
-    tokens = implied_dataset(parser, tokens + argv) + tokens
+    argv += implied_dataset(parser, argv, tokens)
     if parser.presets and hasattr(options, "dataset"):
         dataset = parser.parse_args(tokens + argv).dataset
         own = CONFIGS / f"{dataset}.yaml"
@@ -43,21 +44,36 @@ def parse(parser: Parser, argv: Sequence[str] | None = None) -> argparse.Namespa
     return parser.parse_args(tokens + argv)
 
 
-def implied_dataset(parser: Parser, arguments: list[str]) -> list[str]:
+def implied_dataset(parser: Parser, argv: list[str], tokens: list[str]) -> list[str]:
     """Return the tokens that set --dataset where it is not given but the path of one is.
 
-    Raises InputError when paths of several are.
+    A path in `argv` wins over the dataset of the presets' `tokens`. None are implied where a script
+    needs no dataset. Raises InputError when paths of several are given.
     """
-    given = parser.parse_args(arguments, argparse.Namespace(dataset=None))  # not its default
-    entries = [(name, entry.option) for name, entry in DATASETS.items() if entry.option]
-    paths = {name: f"--{option}" for name, option in entries if getattr(given, option, None)}
-    if given.dataset is not None or not paths:
+    needed = getattr(parser.parse_args(tokens + argv), "dataset", None)  # its default at least
+    if needed is None or names_dataset(argv):
         return []
+    paths = path_options(parser, argv)
+    if len(paths) != 1 and names_dataset(tokens):
+        return []
+    paths = paths or path_options(parser, tokens)
     if len(paths) > 1:
         raise InputError(
             f"{' and '.join(paths.values())} are given: say which is meant with --dataset"
         )
     return [f"--dataset={name}" for name in paths]
+
+
+def names_dataset(arguments: list[str]) -> bool:
+    """Tell whether --dataset is among the arguments."""
+    return any(argument.partition("=")[0] == "--dataset" for argument in arguments)
+
+
+def path_options(parser: Parser, arguments: list[str]) -> dict[str, str]:
+    """Return the datasets whose path is among the arguments, with its option."""
+    given = parser.parse_args(arguments)
+    entries = [(name, entry.option) for name, entry in DATASETS.items() if entry.option]
+    return {name: f"--{option}" for name, option in entries if getattr(given, option, None)}
 
 
 def preset_tokens(parser: Parser, path: Path) -> list[str]:
@@ -74,12 +90,14 @@ def preset_tokens(parser: Parser, path: Path) -> list[str]:
             continue
         if (key, str(value)) in RETIRED:
             warnings.warn(f"{path}: {key} {value} is no option any more: ignored", stacklevel=2)
-        elif f"--{key}" not in parser._option_string_actions:
+            continue
+        action = parser._option_string_actions.get(f"--{key}")
+        if action is None:
             faults.append(f"{path}: {parser.unknown(f'--{key}')}")
-        elif key in NOT_PRESET or not is_plain(value):
+        elif key in NOT_PRESET or not is_plain(value, takes_several(action)):
             faults.append(f"{path}: {key} cannot be set here, or not to such a value")
         else:
-            tokens += tokens_of(parser._option_string_actions[f"--{key}"], key, value)
+            tokens += tokens_of(action, key, value)
     report_faults(faults)
     try:
         parser.parse_args(tokens)
@@ -88,11 +106,18 @@ def preset_tokens(parser: Parser, path: Path) -> list[str]:
     return tokens
 
 
-def is_plain(value: Any) -> bool:
-    """Tell whether a value is one that an option can have.
+def takes_several(action: argparse.Action) -> bool:
+    """Tell whether an option has a list of values, or may be repeated."""
+    return action.nargs is not None or isinstance(action, argparse._AppendAction)
+
+
+def is_plain(value: Any, several: bool) -> bool:
+    """Tell whether a value, or a list where an option takes `several`, is one that it can have.
 
     That of a flag is none: flags are of one invocation. No item of a list begins with a dash.
     """
+    if isinstance(value, list) and not several:
+        return False
     values = value if isinstance(value, list) else [value]
     dashes = isinstance(value, list) and any(str(v).startswith("-") for v in value)
     kinds = all(isinstance(v, Scalar) and not isinstance(v, bool) for v in values)

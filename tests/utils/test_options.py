@@ -16,6 +16,7 @@ from utils import presets
 from utils.options import resolved
 from utils.presets import parse
 
+NAMES = ("main", "benchmark")
 PRESETS = sorted((REPOSITORY / "configs").glob("*.yaml"))
 
 
@@ -49,12 +50,23 @@ def test_a_config_wins_over_the_datasets_preset_and_the_command_line_over_both(t
 
 
 @pytest.mark.parametrize("dataset", ["mvtec_loco", "mvtec_ad", "visa", "folder"])
-@pytest.mark.parametrize("script", [main, inference])
-def test_the_path_of_a_dataset_says_which_one_is_meant(script, dataset):
-    options = parse(script.get_parser(), [f"--{dataset}_path", "somewhere"])
-    assert options.dataset == dataset
-    other = parse(script.get_parser(), [f"--{dataset}_path", "somewhere", "--dataset", "demo"])
-    assert other.dataset == "demo"
+@pytest.mark.parametrize(
+    ("script", "command"), [(main, []), (benchmark, ["evaluation"])], ids=NAMES
+)
+def test_the_path_of_a_dataset_says_which_one_is_meant(script, command, dataset):
+    line = [*command, f"--{dataset}_path", "somewhere"]
+    assert parse(script.get_parser(), line).dataset == dataset
+    assert parse(script.get_parser(), [*line, "--dataset", "demo"]).dataset == "demo"
+    assert parse(script.get_parser(), [*line, "--dataset=demo"]).dataset == "demo"
+
+
+def test_a_path_on_the_command_line_wins_over_the_dataset_of_a_config(tmp_path):
+    config = tmp_path / "mine.yaml"
+    config.write_text("dataset: mvtec_ad\nmvtec_ad_path: a\nvisa_path: b\n")
+    line = ["--config", str(config)]
+    assert options_of(*line).dataset == "mvtec_ad"
+    assert options_of(*line, "--folder_path", "c").dataset == "folder"
+    assert options_of(*line, "--folder_path", "c", "--visa_path", "d").dataset == "mvtec_ad"
 
 
 def test_a_path_in_a_config_says_so_too_and_brings_the_datasets_preset(tmp_path, monkeypatch):
@@ -65,13 +77,18 @@ def test_a_path_in_a_config_says_so_too_and_brings_the_datasets_preset(tmp_path,
     assert (options.dataset, options.train_steps) == ("visa", 17)
 
 
-@pytest.mark.parametrize("script", [main, inference])
-def test_the_paths_of_several_datasets_need_a_word(script):
-    line = ["--visa_path", "a", "--folder_path", "b"]
+@pytest.mark.parametrize(("script", "command"), [(main, []), (benchmark, ["train"])], ids=NAMES)
+def test_the_paths_of_several_datasets_need_a_word(script, command):
+    line = [*command, "--visa_path", "a", "--folder_path", "b"]
     with pytest.raises(InputError, match=r"--visa_path and --folder_path .*--dataset") as caught:
         parse(script.get_parser(), line)
     assert len(caught.value.args) == 1
     assert parse(script.get_parser(), [*line, "--dataset", "visa"]).dataset == "visa"
+
+
+def test_several_datasets_that_were_moved_are_all_scored():
+    options = parse(inference.get_parser(), ["--visa_path", "a", "--folder_path", "b"])
+    assert (options.dataset, options.visa_path, options.folder_path) == (None, Path("a"), Path("b"))
 
 
 def test_without_any_path_the_defaults_stay():

@@ -42,3 +42,18 @@ def test_a_home_that_nobody_has_is_named(tmp_path):
 def test_a_preset_may_begin_with_a_byte_order_mark(tmp_path):
     (tmp_path / "mine.yaml").write_text("seed: 3\n", encoding="utf-8-sig")
     assert parse(main.get_parser(), ["--config", str(tmp_path / "mine.yaml")]).seed == 3
+
+
+@pytest.mark.parametrize("line", ["seed: [1, 2]", "subdataset: [a, b]", "model_size: [small]"])
+def test_a_list_for_an_option_of_one_value_is_refused(tmp_path, line):
+    path = tmp_path / "mine.yaml"
+    path.write_text(line)
+    with pytest.raises(InputError, match=f"mine.yaml: {line.partition(':')[0]} cannot"):
+        parse(main.get_parser(), ["--config", str(path)])
+
+
+def test_a_list_is_for_an_option_of_several_values_or_one_that_may_be_repeated(tmp_path):
+    path = tmp_path / "mine.yaml"
+    path.write_text("image_size: [64, 96]\nunlabelled: [a, b]\nlabelled: []\n")
+    options = parse(main.get_parser(), ["--config", str(path)])
+    assert (options.image_size, options.unlabelled) == ([64, 96], ["a", "b"])
