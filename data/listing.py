@@ -1,7 +1,8 @@
 """Which files and folders of a data set are taken, and which are passed over.
 
-Links are followed wherever they lead: what is behind one is only ever decoded as an image, and all
-that is written gets its name from the link's own place, never from its target's.
+Links are followed wherever they lead: what is behind one is only ever decoded as an image. What is
+written gets its name from the link's own place, and behind a link to a folder from the names in it:
+those of its images get into maps' names, a run's list of images, and messages.
 """
 
 import os
@@ -16,6 +17,7 @@ IMAGE_SUFFIXES += (".jp2", ".j2k", ".j2c", ".jpc", ".jpx", ".jpf")
 OTHER_SUFFIXES = (".txt", ".md", ".csv", ".json", ".xml", ".yaml", ".yml", ".html", ".pdf", ".log")
 OTHER_SUFFIXES += (".db", ".ini", ".zip", ".tar", ".gz", ".py")
 GOOD_NAMES = (GOOD, "ok", "normal")  # in any case
+MOST_FILES = 10**6  # of a product; more are behind a link to what is none
 # What systems and archives leave behind: it holds copies of the data set's names.
 SYSTEM_FOLDERS = ("__macosx", "$recycle.bin", "system volume information", "lost+found", "@eadir")
 
@@ -35,12 +37,14 @@ def is_broken(path: Path) -> bool:
     return path.is_symlink() and not path.exists()
 
 
-def walk(folder: Path) -> list[Path]:
+def walk(folder: Path, most: int | None = None) -> list[Path]:
     """Return every file below `folder`, sorted, and every broken link; an absent folder has none.
 
     Links are followed; each folder is entered once, and none that `folder` itself lies in. Raises
-    InputError naming a folder that cannot be read.
+    InputError naming a folder that cannot be read, or that holds more than `most` files and folders
+    (MOST_FILES).
     """
+    most, passed = most or MOST_FILES, 0
     if not folder.is_dir():
         return []
     found, seen = [], {identity(above) for above in folder.resolve().parents}
@@ -49,6 +53,9 @@ def walk(folder: Path) -> list[Path]:
             folders.clear()
             continue
         seen.add(identity(place))
+        passed += len(folders) + len(names)
+        if passed > most:
+            raise InputError(f"{folder} holds more than {most} files: does a link lead elsewhere?")
         folders[:] = sorted(name for name in folders if not is_hidden(name))
         found += [Path(place, name) for name in names if not is_hidden(name)]
     return sorted(found)
@@ -107,8 +114,13 @@ def broken_links(folder: Path, splits: list[Path], taken: set[Path]) -> list[str
     ]
 
 
-def passed_over(folder: Path, splits: list[Path], taken: set[Path]) -> list[str]:
-    """Return a note on the files in a product's `splits` that are not `taken`, if there are any."""
+def passed_over(
+    folder: Path, splits: list[Path], taken: set[Path], read: tuple[str, ...]
+) -> list[str]:
+    """Return a note on the files in a product's `splits` that are not `taken`, if there are any.
+
+    `read` are the splits that its images belong in. No file behind a link to a folder is named.
+    """
     over = [
         path
         for split in splits
@@ -118,7 +130,24 @@ def passed_over(folder: Path, splits: list[Path], taken: set[Path]) -> list[str]
     if not over:
         return []
     files = "1 file is" if len(over) == 1 else f"{len(over)} files are"
-    wrong = f"{over[0].suffix or 'no suffix'} is not read"
-    if is_image(over[0]):
-        wrong = "images belong in train/good, validation/good, test/good or test/<defect>"
-    return [f"{folder}: {files} passed over, such as {over[0].relative_to(folder)}: {wrong}"]
+    shown = next((path for path in over if not is_behind_link(path, folder)), None)
+    if shown is None:
+        return [f"{folder}: {files} passed over, behind links to folders"]
+    wrong = f"{shown.suffix or 'no suffix'} is not read"
+    if is_image(shown):
+        wrong = misplaced(shown.relative_to(folder), read)
+    return [f"{folder}: {files} passed over, such as {shown.relative_to(folder)}: {wrong}"]
+
+
+def is_behind_link(path: Path, folder: Path) -> bool:
+    """Tell whether a folder between `folder` and a path below it is a link."""
+    depth = len(path.relative_to(folder).parts) - 1
+    return any(above.is_symlink() for above in path.parents[:depth])
+
+
+def misplaced(place: Path, read: tuple[str, ...]) -> str:
+    """Say where an image, whose place is below its product, should lie instead."""
+    places = ", ".join(f"{split}/{GOOD}" for split in read)
+    split = place.parts[0].lower()
+    mend = f"into {split}/{GOOD}" if split in read and split != "test" else "there"
+    return f"images belong in {places} or test/<defect>: put them {mend}"

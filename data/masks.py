@@ -20,6 +20,16 @@ MASK_MODES = {"RGBA": "RGB", "CMYK": "RGB", "LA": "L", "PA": "P", "1": "L"}
 LOSSY = ("JPEG", "MPO")  # they alter values, above all beside a rim
 MOST_LABELS = 100  # equal steps from 0 up to the highest label
 
+
+class UnlistedValue(InputError):
+    """A mask holds a `value` that the table of defects lacks."""
+
+    def __init__(self, masks: list[Path], value: int):
+        more = f" and {len(masks) - 1} more hold" if len(masks) > 1 else " holds"
+        super().__init__(f"{min(masks)}{more} the value {value}, not in defects_config.json")
+        self.value = value
+
+
 # One region: the flat indices of its pixels, int (n,), and how many of them must be found.
 Region = tuple[np.ndarray, int]
 
@@ -55,7 +65,7 @@ def components(masks: tuple[Path, ...], size: Size, soft: list[Path] | None = No
 def channels(masks: tuple[Path, ...], size: Size, defects_config: list[dict]) -> list[Region]:
     """Return sPRO's regions: each mask is one, its grey value names its entry in the config.
 
-    Raises InputError for a mask whose value the config does not list.
+    Raises UnlistedValue for a mask whose value the config does not list.
     """
     entries = {entry["pixel_value"]: entry for entry in defects_config}
     regions = []
@@ -64,7 +74,7 @@ def channels(masks: tuple[Path, ...], size: Size, defects_config: list[dict]) ->
         found = np.flatnonzero(values > 0)
         for value in np.flatnonzero(np.bincount(values[found])).tolist():
             if value not in entries:
-                raise InputError(f"{path} holds the value {value}, not in defects_config.json")
+                raise UnlistedValue([path], value)
         if len(found):
             regions.append((found, saturation_area(len(found), entries[int(values.max())])))
     return regions

@@ -28,6 +28,7 @@ from data.samples import (
 DEFECTS_CONFIG = "defects_config.json"
 MOST_CONFIG = 2**20  # bytes of a defects_config.json; LOCO's have 2,000
 SPLITS = ("train", "validation", "test")
+AD_SPLITS = ("train", "test")
 
 
 def find_categories(root: Path) -> list[str]:
@@ -58,7 +59,8 @@ def read_mvtec_ad(root: Path, name: str, seed: int) -> Category:
     with noted(faults):
         train = require_good(folder, "train", "training")
         train, validation = hold_out(train, seed)
-    return with_test(folder, Category(name, train, validation, faults=faults, held_out=True))
+    category = Category(name, train, validation, faults=faults, held_out=True)
+    return with_test(folder, category, AD_SPLITS)
 
 
 def read_mvtec_loco(root: Path, name: str, seed: int) -> Category:
@@ -98,20 +100,23 @@ def require_good(folder: Path, split: str, role: str) -> list[Sample]:
     return samples
 
 
-def with_test(folder: Path, category: Category) -> Category:
-    """Add the test images in `folder` to its category, and faults and notes on what is odd."""
+def with_test(folder: Path, category: Category, read: tuple[str, ...] = SPLITS) -> Category:
+    """Add the test images in `folder` to its category, and faults and notes on what is odd.
+
+    `read` are the splits that its reader takes images from.
+    """
     category.test.extend(read_test(folder, category.faults))
     splits = folders_called(folder, *SPLITS)
     taken = {sample.image for sample in category.samples}
     category.faults.extend(broken_links(folder, splits, taken))
-    category.notes.extend(translated(folder) + passed_over(folder, splits, taken))
+    category.notes.extend(translated(folder, read) + passed_over(folder, splits, taken, read))
     return category
 
 
 def read_test(folder: Path, faults: list[str]) -> list[Sample]:
     """Read test/<defect> with each defect's masks, in any layout that `masks_of` knows.
 
-    Adds to `faults` each mask without its image.
+    Adds to `faults` each folder of masks without their images.
     """
     samples = []
     for split in folders_called(folder, "test"):
@@ -128,10 +133,18 @@ def read_test(folder: Path, faults: list[str]) -> list[Sample]:
     known = {mask for sample in samples for mask in sample.masks}
     for truth in folders_called(folder, "ground_truth"):
         for defect in list_folders(truth):
-            strays = [] if defect.name.lower() in GOOD_NAMES else list_images(defect)
-            where = folder / "test" / defect.name
-            faults += [f"{m}: there is no image in {where}" for m in strays if m not in known]
+            if defect.name.lower() not in GOOD_NAMES:
+                strays = [mask for mask in list_images(defect) if mask not in known]
+                faults += no_image(strays, folder / "test" / defect.name)
     return samples
+
+
+def no_image(strays: list[Path], where: Path) -> list[str]:
+    """Return a fault for a defect's masks without their image, which belongs in `where`."""
+    if not strays:
+        return []
+    more = f" and {len(strays) - 1} more" if len(strays) > 1 else ""
+    return [f"{strays[0]}{more}: there is no image in {where}; add it, or remove the mask"]
 
 
 def masks_of(images: list[Path], folder: Path, defect: str) -> list[tuple[Path, ...]]:
@@ -155,11 +168,11 @@ def masks_of(images: list[Path], folder: Path, defect: str) -> list[tuple[Path, 
     return [tuple(find(image.with_suffix(""))) for image in images]
 
 
-def translated(folder: Path) -> list[str]:
+def translated(folder: Path, read: tuple[str, ...]) -> list[str]:
     """Return a note on the folders whose names were taken for others, if there are any."""
-    splits = {split: folders_called(folder, split) for split in SPLITS}
+    splits = {split: folders_called(folder, split) for split in read}
     taken = {place: split for split, places in splits.items() for place in places}
-    taken |= {good: f"{split}/{GOOD}" for split in SPLITS for good in good_folders(folder, split)}
+    taken |= {good: f"{split}/{GOOD}" for split in read for good in good_folders(folder, split)}
     named = {place.relative_to(folder).as_posix(): name for place, name in taken.items()}
     odd = [f"{place} for {name}" for place, name in named.items() if place != name]
     return [f"{folder}: takes {', '.join(odd)}"] if odd else []

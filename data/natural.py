@@ -24,6 +24,7 @@ MOST_UNREADABLE = 0.05  # of the images asked for, before giving up
 JUDGED = 1000  # images: the share is that of at least so many, or a bad start would end a run
 NAMED = 10  # unreadable images that are named one by one
 TRIED = 20  # images that are looked at before training
+MOST_FILES = 10**8  # of natural images; the largest ImageNet has 14 million
 HELD_OUT_IMAGES = 500  # at most; a twentieth of a small folder
 PREFETCHED = 8  # small batches that a worker is ahead: decoding takes unequally long
 HELD_OUT_SHARDS = 50  # at most, since a shard may hold one class alone
@@ -54,7 +55,7 @@ def find_natural_images(place: Path) -> Files | Shards:
     """
     if not place.exists():
         raise InputError(f"--imagenet_train_path {place} does not exist: name a folder of images")
-    files = walk(place) if place.is_dir() else [place]
+    files = walk(place, MOST_FILES) if place.is_dir() else [place]
     images = [path for path in files if is_image(path)]
     shards = [path for path in files if path.suffix == ".tar"]
     if bool(images) == bool(shards):

@@ -1,13 +1,14 @@
 """Read every image and mask of a category once, before anything is computed."""
 
+from collections import defaultdict
 from pathlib import Path
 
 import torch
 
 from data.depth import read_picture
 from data.images import Size, in_background, load_image, resize, warn_of_deeper
-from data.masks import regions, warn_of_soft
-from data.samples import Category, Sample, noted
+from data.masks import UnlistedValue, regions, warn_of_soft
+from data.samples import Category, InputError, Sample, noted
 from utils.progress import progress
 
 
@@ -17,14 +18,15 @@ def read_images(
     """Decode every image, and compare every mask with its image and the table of defects.
 
     Returns the training images at `size` (height, width), uint8 (N, 3, H, W), if one is given, the
-    depth in bits that holds all their values, and a fault for each file that cannot be used. The
-    other images are read to be dropped again: a bad one is to be named now, not after hours of
-    training.
+    depth in bits that holds all their values, and a fault for each file that cannot be used, but
+    one for each value of masks that the table of defects lacks. The other images are read to be
+    dropped again: a bad one is to be named now, not after hours of training.
     """
     number, samples = len(category.train), category.samples
     images = None if size is None else torch.empty((number, 3, *size), dtype=torch.uint8)
     depths: dict[Path, int] = {}
     soft: list[Path] = []
+    unlisted: dict[int, list[Path]] = defaultdict(list)  # value -> masks
 
     def look(index: int) -> list[str]:
         faults, sample = [], samples[index]
@@ -32,7 +34,7 @@ def read_images(
             picture = read_picture(sample.image)
             depths[sample.image] = picture.bits
             image = picture.rgb()
-            faults += mask_faults(sample, (image.height, image.width), category, soft)
+            faults += mask_faults(sample, (image.height, image.width), category, soft, unlisted)
             if images is not None and index < number:
                 images[index] = resize(image, size)
         return faults
@@ -40,6 +42,7 @@ def read_images(
     looked = in_background(look, range(len(samples)), workers)
     bar = progress("reading images", len(samples), "img", looked)
     faults = [fault for faults in bar for fault in faults]
+    faults += [str(UnlistedValue(masks, value)) for value, masks in sorted(unlisted.items())]
     bits = max((depths.get(sample.image, 8) for sample in category.train), default=8)
     if images is not None and not faults:
         bring_to_depth(bits, images, category.train, depths, workers)
@@ -62,14 +65,23 @@ def bring_to_depth(
 
 
 def mask_faults(
-    sample: Sample, size: Size, category: Category, soft: list[Path] | None = None
+    sample: Sample,
+    size: Size,
+    category: Category,
+    soft: list[Path],
+    unlisted: dict[int, list[Path]],
 ) -> list[str]:
     """Return a fault for each mask that cannot be that of an image of `size`.
 
-    Adds to `soft` the masks with soft edges.
+    Adds to `soft` the masks with soft edges, and to `unlisted` those with a value that the table of
+    defects lacks.
     """
     faults: list[str] = []
     for mask in sample.masks:
-        with noted(faults):
+        try:
             regions((mask,), size, category.defects_config, soft)
+        except UnlistedValue as error:
+            unlisted[error.value].append(mask)
+        except InputError as error:
+            faults += error.args
     return faults

@@ -145,6 +145,25 @@ def test_an_image_in_a_place_that_is_not_read_is_told(tmp_path, place):
     assert "train/good" in str(warned[0].message)
 
 
+@pytest.mark.parametrize(
+    ("place", "mend"),
+    [
+        ("train/gut/000.png", "put them into train/good"),
+        ("train/000.png", "put them into train/good"),
+        ("test/000.png", "test/good or test/<defect>: put them there"),
+        ("validation/good/000.png", "belong in train/good, test/good or test/<defect>"),
+    ],
+)
+def test_the_places_are_those_that_the_data_sets_reader_knows(tmp_path, place, mend):
+    several(tmp_path / "bottle" / "train" / "good", 4)
+    put(tmp_path / "bottle" / place)
+    with pytest.warns(UserWarning, match="1 file is passed over") as warned:
+        read_category("mvtec_ad", tmp_path, "bottle", seed=0)
+    assert place in str(warned[0].message)
+    assert mend in str(warned[0].message)
+    assert "validation/good," not in str(warned[0].message)
+
+
 def test_files_of_a_suffix_that_is_not_read_are_told_in_one_line(tmp_path):
     good = tmp_path / "train" / "good"
     several(good, 4)

@@ -1,6 +1,7 @@
 """MVTec AD and MVTec LOCO: splits, masks, saturations, and errors that name the fault."""
 
 import json
+import shutil
 from collections import Counter
 from pathlib import Path
 
@@ -245,6 +246,15 @@ def test_a_mask_without_its_image_is_named(tmp_path, stray):
     with pytest.raises(InputError, match="no image") as caught:
         read_category("mvtec_ad", tmp_path, "bottle", seed=0)
     assert str(path) in str(caught.value)
+
+
+def test_masks_of_a_folder_without_images_are_told_in_one_line(tmp_path):
+    make_mvtec_ad(tmp_path, "bottle")
+    shutil.rmtree(tmp_path / "bottle" / "test" / "stain")
+    with pytest.raises(InputError, match=r"000_mask\.png and 2 more: there is no image") as caught:
+        read_category("mvtec_ad", tmp_path, "bottle", seed=0)
+    assert len(caught.value.args) == 1
+    assert str(tmp_path / "bottle" / "test" / "stain") in str(caught.value)
 
 
 def test_masks_of_good_images_are_nobodys_business(tmp_path):

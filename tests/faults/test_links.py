@@ -1,6 +1,7 @@
 """Links in a dataset: images are read from anywhere, texts from inside, nothing is written out.
 
-What a link leads to is only ever decoded as an image, and outputs get their names from the link.
+What a link leads to is only ever decoded as an image, and outputs get their names from the link, or
+behind a link to a folder from the names in it.
 """
 
 import os
@@ -10,6 +11,7 @@ from pathlib import Path
 import pytest
 
 import main
+from data import listing
 from data.catalog import read_category
 from data.samples import InputError
 from tests.conftest import fill, make_mvtec_ad, make_mvtec_loco, make_product, make_visa
@@ -94,6 +96,35 @@ def test_links_in_a_circle_end(tmp_path):
     shutil.copy(good / "000.png", good / "lot" / "000.png")
     category = read_category("folder", tmp_path, "bolt", seed=0)
     assert len(category.train) + len(category.validation) == 7
+
+
+@pytest.mark.parametrize("beside", [True, False])
+def test_no_file_behind_a_link_to_a_folder_is_an_example_of_what_is_passed_over(tmp_path, beside):
+    make_product(tmp_path / "bolt")
+    (tmp_path / "outside").mkdir()
+    (tmp_path / "outside" / "a_secret").write_text("?")
+    good = tmp_path / "bolt" / "train" / "good"
+    (good / "lot").symlink_to(tmp_path / "outside")
+    if beside:
+        (good / "x.heic").write_text("?")
+    with pytest.warns(UserWarning, match="passed over") as warned:
+        read_category("folder", tmp_path / "bolt", "bolt", seed=0)
+    (message,) = (str(warning.message) for warning in warned)
+    assert "secret" not in message
+    told = "2 files are passed over, such as train/good/x.heic" if beside else "1 file is passed"
+    assert told in message
+
+
+def test_a_link_to_more_files_than_a_product_has_ends(tmp_path, monkeypatch):
+    make_product(tmp_path / "bolt")
+    fill(tmp_path / "outside", 20)
+    good = tmp_path / "bolt" / "train" / "good"
+    (good / "lot").symlink_to(tmp_path / "outside")
+    assert len(read_category("folder", tmp_path / "bolt", "bolt", seed=0).samples) == 30
+    monkeypatch.setattr(listing, "MOST_FILES", 15)
+    with pytest.raises(InputError, match=r"holds more than 15 files.*link") as caught:
+        read_category("folder", tmp_path / "bolt", "bolt", seed=0)
+    assert f"{good.parent} holds" in str(caught.value)
 
 
 @pytest.mark.parametrize("place", ["train/good/lot", "train/good/000.png", "test/stain", "test"])

@@ -8,7 +8,7 @@ import tifffile
 from PIL import Image
 
 from data.samples import Category, Sample, good_samples
-from tests.conftest import SIZE, deep, fill
+from tests.conftest import SIZE, deep, fill, stain_mask
 from training.reading import read_images
 
 TRAINED = (24, 32)  # height, width that images are trained at
@@ -70,3 +70,20 @@ def test_masks_of_soft_edges_are_told_once(tmp_path, recwarn):
     assert not faults
     (warning,) = recwarn
     assert f"{tmp_path / '000.jpg'} and 1 more" in str(warning.message)
+
+
+def test_a_value_that_the_table_of_defects_lacks_is_told_once_for_all_masks(tmp_path):
+    fill(tmp_path / "images", 5, stain=True)
+    samples = []
+    for index, image in enumerate(sorted((tmp_path / "images").iterdir())):
+        mask = tmp_path / f"{image.stem}_mask.png"
+        stain_mask(77 if index < 3 else 78 + index).save(mask)
+        samples.append(Sample(image, 1, "stain", (mask,)))
+    entry = {"defect_name": "stain", "pixel_value": 81}
+    entry |= {"saturation_threshold": 1, "relative_saturation": True}
+    _, _, faults = read_images(Category("bolt", samples[:1], [], samples[1:], [entry]), None, 2)
+    end = "the value {}, not in defects_config.json"
+    assert faults == [
+        f"{tmp_path / '000_mask.png'} and 2 more hold {end.format(77)}",
+        f"{tmp_path / '004_mask.png'} holds {end.format(82)}",
+    ]
