@@ -3,6 +3,7 @@
 from collections import defaultdict
 from collections.abc import Collection
 from dataclasses import dataclass, replace
+from shlex import quote
 
 from data.samples import Category, InputError, Sample
 
@@ -44,22 +45,28 @@ def set_apart(category: Category, labelling: Labelling) -> Category:
     for sample in category.test:
         folders[sample.folder].append(sample)
     notes = [
-        f"--unlabelled {name}: there are no images in test/{name} of {category.name}"
-        for name in sorted({*labelling.unlabelled} - {*folders})
+        f"--{option} {quote(name)}: there are no images in test/{name} of {category.name}"
+        for option, names in (
+            ("unlabelled", labelling.unlabelled),
+            ("labelled", labelling.labelled),
+        )
+        for name in sorted({*names} - {*folders})
     ]
     apart = {name for name in folders if labelling.sets_apart(name)}
     for name in sorted(apart):
         if unused := sum(len(sample.masks) for sample in folders[name]):
             notes.append(
                 f"test/{name} of {category.name} is without a label, so that its masks are not "
-                f"used ({unused}): --labelled {name} counts it as a defect"
+                f"used ({unused}): --labelled {quote(name)} counts it as a defect"
             )
     for name, samples in folders.items():
         if name not in apart and is_new(name, samples, labelling):
             apart.add(name)
+            masked = any(sample.masks for sample in category.test)
             notes.append(
                 f"test/{name} of {category.name} has no masks and came after the training: scored "
-                f"without a label; --labelled {name} counts it as a defect"
+                f"without a label; {'with masks, ' * masked}--labelled {quote(name)} counts it as "
+                "a defect"
             )
     deeper = {
         s.image for name, of in folders.items() if name not in apart for s in without_mask(of)
@@ -98,7 +105,7 @@ def unmasked(category: Category) -> list[str]:
     faults = []
     for name, samples in lacking.items():
         more = f" and {len(samples) - 1} more of test/{name}" if len(samples) > 1 else ""
-        mend = f"score test/{name} without a label by --unlabelled {name}"
+        mend = f"score test/{name} without a label by --unlabelled {quote(name)}"
         if name in masked:
             mend = f"move it to test/{UNLABELLED}, which needs none"
         image = f"{samples[0].image}{more}"
