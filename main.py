@@ -93,7 +93,8 @@ def train(prepared: Prepared, options: argparse.Namespace) -> None:
     seed_everything(options.seed)
     teacher, recipe = prepared.teacher, recipe_of(options)
     detector = build_detector(options.model, options.model_size, size, teacher, recipe)
-    detector.bits.fill_(prepared.bits)
+    if prepared.bits:
+        detector.bits.fill_(prepared.bits)
     compute.place(detector)
     images, prepared.images = prepared.images.to(compute.device), None
     features = describe_training_images(detector, images, compute, options.feature_memory)
@@ -121,7 +122,7 @@ def main(options: argparse.Namespace) -> int:
             raise KeyboardInterrupt(text) from interrupt
         run, category = prepared.run, prepared.category
         if options.check:
-            depth = f" of {prepared.bits} bits" * (prepared.bits != 8)
+            depth = f" of {prepared.bits} bits" * (prepared.bits not in (None, 8))
             print(f"ready: {printable(summary(category))}{depth}")
             print(f"recipe: {recipe_text(recipe_of(options))}")
             return 0

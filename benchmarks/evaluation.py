@@ -20,7 +20,7 @@ from benchmarks.machine import peak_memory
 from benchmarks.timing import spread
 from data.catalog import find_root, read_category
 from data.images import image_size
-from data.masks import read_defect
+from data.mask_values import read_defect
 from data.samples import Category, InputError, Sample
 from evaluation.evaluation import measure
 from evaluation.maps import map_path

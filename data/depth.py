@@ -26,9 +26,14 @@ class Picture(NamedTuple):
     bits: int = 8
     white_is_zero: bool = False
 
+    @property
+    def is_deep(self) -> bool:
+        """Whether its file is deeper than 8 bits, if maybe not its values."""
+        return isinstance(self.pixels, np.ndarray)
+
     def rgb(self, bits: int | None = None) -> Image.Image:
         """Return it as 8-bit RGB; values of a deep file are of `bits`, or of its own."""
-        if isinstance(self.pixels, Image.Image):
+        if not self.is_deep:
             return self.pixels.convert("RGB")
         levels = grey_levels(bits or self.bits, self.white_is_zero)
         return Image.fromarray(levels[self.pixels]).convert("RGB")
@@ -96,9 +101,16 @@ def deep_colours(image: Image.Image, path: Path, content: BinaryIO | None) -> np
     turn = turn_of(image)
     image.load()
     encoded = content.getbuffer() if content else path.read_bytes()
+    silence_opencv()
     values = cv2.imdecode(np.frombuffer(encoded, np.uint8), cv2.IMREAD_UNCHANGED)
     upper = np.asarray(image.convert("RGB"))
     if values is None or values.ndim < 3 or not np.array_equal(values[..., 2::-1] >> 8, upper):
         raise InputError(f"cannot read the 16-bit colours of {path}: save it as PNG without alpha")
     bands = [Image.fromarray(values[..., band].copy()) for band in (2, 1, 0)]
     return np.stack([np.asarray(turned(band, turn)) for band in bands], -1)
+
+
+def silence_opencv() -> None:
+    """Keep OpenCV from writing lines of its own to stderr: our error says it."""
+    set_level = getattr(cv2, "setLogLevel", None) or cv2.utils.logging.setLogLevel  # version 4, 5
+    set_level(0)

@@ -37,8 +37,9 @@ def noted(faults: list[str]) -> Iterator[None]:
 class Sample:
     """One image: `label` is 1 for an anomaly; `defect` is its folder, `good` when there is none.
 
-    Each of `masks` is one channel of ground truth: its pixels above 0 are one defect. `within` is
-    where a test image lies below its data set's `test`, if that is not `<defect>/<its name>`.
+    Each of `masks` is one channel of ground truth: one defect where there is a defects_config,
+    else any number. `within` is where a test image lies below its data set's `test`, if that is not
+    `<defect>/<its name>`.
     """
 
     image: Path

@@ -14,7 +14,8 @@ import torch
 
 from data.fingerprints import digest_of
 from data.images import Size, image_size, in_background
-from data.masks import Region, regions, warn_of_soft
+from data.mask_values import Odd, warn_of_odd
+from data.masks import Region, regions
 from data.samples import GOOD, Category, InputError, Sample
 from evaluation.image_metrics import auroc, average_precision, f1_max, mean
 from evaluation.localization import CURVE_ERROR, PRO_LIMIT, SPRO_LIMITS, Localization, localize
@@ -62,7 +63,7 @@ def measure(category: Category, folder: Path, workers: int) -> dict:
     score is its map's maximum. Raises InputError for a bad map or mask.
     """
     samples, loco = category.test, category.defects_config is not None
-    maxima, soft = [0.0] * len(samples), []
+    maxima, odd = [0.0] * len(samples), []
 
     def read(index: int) -> np.ndarray:
         anomaly_map = read_map(folder, samples[index])
@@ -70,7 +71,7 @@ def measure(category: Category, folder: Path, workers: int) -> dict:
         return anomaly_map
 
     def truth(index: int) -> list[Region]:
-        return regions_of(samples[index], category, soft)
+        return regions_of(samples[index], category, odd)
 
     groups = [sample.defect for sample in samples]
     defects = sorted(set(groups) - {GOOD})
@@ -78,7 +79,7 @@ def measure(category: Category, folder: Path, workers: int) -> dict:
     limits = SPRO_LIMITS if loco else (PRO_LIMIT,)
     what = f"measuring {category.name}"
     pixels = localize(read, truth, groups, subsets, limits, workers, what)
-    warn_of_soft(soft)
+    warn_of_odd(odd)
     scores = defaultdict(list)
     for group, maximum in zip(groups, maxima, strict=True):
         scores[group].append(maximum)
@@ -90,11 +91,11 @@ def measure(category: Category, folder: Path, workers: int) -> dict:
     return main | {"glae": common | {"au_pro_by_defect": areas}}
 
 
-def regions_of(sample: Sample, category: Category, soft: list[Path] | None = None) -> list[Region]:
+def regions_of(sample: Sample, category: Category, odd: Odd | None = None) -> list[Region]:
     """Return the regions that PRO, or with a defects_config sPRO, averages over; see `regions`."""
     if not sample.masks:
         return []
-    return regions(sample.masks, image_size(sample.image), category.defects_config, soft)
+    return regions(sample.masks, image_size(sample.image), category.defects_config, odd)
 
 
 def area_of(pixels: Pixels, subset: str | None, limit: float) -> float | None:

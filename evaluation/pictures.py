@@ -7,7 +7,7 @@ import numpy as np
 from PIL import Image, ImageDraw
 
 from data.images import decode
-from data.masks import read_defect
+from data.mask_values import read_defect
 from data.samples import Category, Sample, noted
 from evaluation.maps import read_map
 from utils.files import written_aside

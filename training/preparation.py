@@ -60,7 +60,7 @@ def check(options: argparse.Namespace) -> None:
 class Prepared:
     """What a run needs, found to be there. `images` are for training, uint8 (N, 3, H, W).
 
-    `bits` is the depth that their files' values have, 8 where they were not read.
+    `bits` is the depth of those deeper than 8 bits, None if none is or if they were not read.
     """
 
     run: Run
@@ -69,7 +69,7 @@ class Prepared:
     category: Category
     natural: Files | Shards | None
     images: torch.Tensor | None
-    bits: int
+    bits: int | None
 
 
 def get_teacher(options: argparse.Namespace) -> nn.Module:
@@ -107,7 +107,7 @@ def prepare(options: argparse.Namespace, locks: ExitStack) -> Prepared:
     """
     faults: list[str] = []
     compute = teacher = category = natural = images = None
-    bits = 8
+    bits = None
     with noted(faults):
         check(options)
     sound = not faults  # so that networks and images of that size can be made

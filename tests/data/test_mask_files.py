@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from data.masks import channels, components, read_mask
+from data.mask_values import read_mask
+from data.masks import channels, components
 from data.samples import InputError
 from tests.data.drawn_masks import SIZE, SQUARE, entry, pixels_of, random_mask, save, square
 

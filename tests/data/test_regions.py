@@ -62,7 +62,7 @@ def test_any_value_above_0_is_a_defect(tmp_path, value):
 
 def test_components_of_different_values_are_joined(tmp_path):
     mask = square(255)
-    mask[4, 3:7] = 1
+    mask[2:5, 5:7] = 1
     assert pixels_of(components((save(tmp_path / "0.png", mask),), SIZE)) == [SQUARE]
 
 

@@ -66,6 +66,18 @@ def test_values_of_12_bits_are_scored_like_the_same_images_in_16(scored):
     np.testing.assert_array_equal(*maps)
 
 
+def test_beside_training_images_of_8_bits_16_bits_are_scored_alike(teacher, tmp_path, outcome):
+    product, good = tmp_path / "bolt", tmp_path / "bolt" / "test" / "good"
+    make_product(product)
+    with Image.open(good / "000.png") as image:
+        grey = np.asarray(image.convert("L"))
+    Image.fromarray(grey).save(good / "shallow.png")
+    Image.fromarray(grey * np.uint16(257)).save(good / "deep.png")
+    assert outcome(main, line(product, teacher, tmp_path / "out"))[0] == 0
+    maps = run_of(tmp_path / "out").maps_folder / "test" / "good"
+    assert (maps / "deep.tiff").read_bytes() == (maps / "shallow.tiff").read_bytes()
+
+
 def with_bits(run: Run, folder: Path, bits: int | None) -> Run:
     """Copy a run; write other bits into its detector, or none, as earlier versions did."""
     shutil.copytree(run.output, folder)

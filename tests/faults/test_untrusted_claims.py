@@ -15,7 +15,7 @@ from safetensors.torch import load_file, save_file
 import inference
 import main
 import pretrain
-from data.masks import read_mask
+from data.mask_values import read_mask
 from data.samples import InputError
 from data.shards import list_members
 from tests.distillation.distilling import distil

@@ -43,7 +43,7 @@ def test_images_of_8_bits_are_decoded_once(tmp_path, monkeypatch):
     opened, original = [], Image.open
     monkeypatch.setattr(Image, "open", lambda *a, **k: opened.append(a) or original(*a, **k))
     _, bits, _ = read_images(category(sorted(tmp_path.iterdir())), TRAINED, 1)
-    assert (bits, len(opened)) == (8, 4)
+    assert (bits, len(opened)) == (None, 4)
 
 
 def test_test_images_above_the_depth_are_told_once(tmp_path, recwarn):
@@ -55,6 +55,16 @@ def test_test_images_above_the_depth_are_told_once(tmp_path, recwarn):
     (warning,) = recwarn
     assert f"{test[0]} and 2 more" in str(warning.message)
     assert "10 bits" in str(warning.message)
+
+
+def test_deep_images_beside_training_images_of_8_bits_are_of_16_and_told_once(tmp_path, recwarn):
+    fill(tmp_path / "train", 2)
+    test = [deep(tmp_path / f"test{n}.tif", 12) for n in range(3)]
+    split = category(sorted((tmp_path / "train").iterdir()), test)
+    assert read_images(split, TRAINED, 1)[1:] == (None, [])
+    (warning,) = recwarn
+    assert f"{test[0]} and 2 more: " in str(warning.message)
+    assert "16 bits" in str(warning.message)
 
 
 def test_masks_of_soft_edges_are_told_once(tmp_path, recwarn):
