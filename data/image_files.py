@@ -20,9 +20,16 @@ MOST_PIXELS = 89_478_485  # a quarter of a GiB as RGB; a few bytes can claim any
 TOO_MANY = f"more than {MOST_PIXELS // 10**6} million"
 
 # Tags of a TIFF; source: TIFF 6.0, sections 8 and 12
-NEW_SUBFILE_TYPE, WIDTH, HEIGHT, BITS_PER_SAMPLE, PHOTOMETRIC = 254, 256, 257, 258, 262
+NEW_SUBFILE_TYPE, SUBFILE_TYPE = 254, 255
+WIDTH, HEIGHT, BITS_PER_SAMPLE, PHOTOMETRIC = 256, 257, 258, 262
 REDUCED = 1  # bit of NewSubfileType: a smaller copy of another page
+FORMERLY_REDUCED = 2  # the same as a SubfileType
 MOST_PAGES = 32  # that are looked at: a pyramid of 89 million pixels has 14
+
+# A PNG's bytes; source: PNG (third edition), section 5
+SIGNATURE, CHECKSUM = 8, 4
+MOST_CHUNKS = 2**16  # that are looked at: half a GB in those of 8 KiB, as usual
+MOST_EXIF = 2**16  # bytes, as in a JPEG
 
 # What shows an image upright, by its EXIF orientation; source: EXIF 2.32, tag 274
 TURNS = {
@@ -55,6 +62,8 @@ def opened(
             check_header(image)
             if image.format == "TIFF":  # PIL maps a file that it knows by name, and turns it wrong
                 image.filename = ""
+            if image.format == "PNG" and "exif" not in image.info:
+                image.info |= exif_of_png(image.fp)
             yield image
     except (InputError, MemoryError):
         raise
@@ -89,12 +98,32 @@ def has_second_image(image: Image.Image) -> bool:
     try:
         for page in range(1, MOST_PAGES):
             image.seek(page)
-            if not int(image.tag_v2.get(NEW_SUBFILE_TYPE, 0)) & REDUCED:
+            reduced = int(image.tag_v2.get(NEW_SUBFILE_TYPE, 0)) & REDUCED
+            if not reduced and image.tag_v2.get(SUBFILE_TYPE) != FORMERLY_REDUCED:
                 return True
     except EOFError:
         pass
     image.seek(0)
     return False
+
+
+def exif_of_png(file: BinaryIO) -> dict[str, bytes]:
+    """Return the EXIF of a PNG as PIL stores it, {} if there is none, without decoding its pixels.
+
+    PIL reads what lies behind them, which is allowed, only after them.
+    """
+    former = file.tell()
+    file.seek(SIGNATURE)
+    found = {}
+    for _ in range(MOST_CHUNKS):
+        length, kind = int.from_bytes(file.read(4), "big"), file.read(4)
+        if kind == b"eXIf":
+            found["exif"] = b"Exif\0\0" + file.read(min(length, MOST_EXIF))
+        if kind in (b"eXIf", b"IEND", b""):
+            break
+        file.seek(length + CHECKSUM, 1)
+    file.seek(former)
+    return found
 
 
 def orientation(image: Image.Image) -> int:

@@ -97,6 +97,13 @@ def test_16_bit_colours_that_cannot_be_read_rightly_are_refused(tmp_path):
     assert str(path) in str(caught.value)
 
 
+def test_16_bits_of_cmyk_are_refused_in_one_line(tmp_path, capfd):
+    path = save(tmp_path / "print.tif", camera(16, 4), photometric="separated")
+    with pytest.raises(InputError, match="16-bit colours"):
+        decode(path)
+    assert capfd.readouterr() == ("", "")
+
+
 def test_images_above_the_depth_are_told_in_one_warning(tmp_path, recwarn):
     paths = [save(tmp_path / f"{bits}.png", camera(bits)) for bits in (10, 12, 14, 16)]
     assert len(list(image_batches(paths, (16, 16), 2, 2, bits=12))) == 2
@@ -120,6 +127,14 @@ def pages(path: Path, *types: int) -> Path:
 def test_a_marked_thumbnail_is_no_second_image(tmp_path, types):
     pixels = np.asarray(decode(pages(tmp_path / "image.tif", *types)))
     np.testing.assert_array_equal(pixels, np.full((40, 40, 3), 90))
+
+
+def test_a_thumbnail_with_the_older_mark_is_no_second_image(tmp_path):
+    path = tmp_path / "image.tif"
+    with tifffile.TiffWriter(path) as file:
+        file.write(np.full((40, 40), 90, np.uint8))
+        file.write(np.full((20, 20), 91, np.uint8), extratags=[(255, "H", 1, 2, True)])
+    np.testing.assert_array_equal(np.asarray(decode(path)), np.full((40, 40, 3), 90))
 
 
 @pytest.mark.parametrize("types", [(0, 0), (0, 1, 0), (1, 0)])

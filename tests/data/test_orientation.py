@@ -9,7 +9,8 @@ import tifffile
 from PIL import Image
 
 from data.images import decode, image_size
-from data.masks import components, read_mask
+from data.mask_values import read_mask
+from data.masks import components
 from tests.data.waves import colours, write
 
 ORIENTATION = 274
@@ -43,6 +44,16 @@ def tagged_tiff(path: Path, pixels: np.ndarray, orientation: int, **options) -> 
     return path
 
 
+def add_exif(path: Path, orientation: int, behind: bool) -> None:
+    """Put EXIF into a PNG: behind its header or, as is allowed as well, behind its pixels."""
+    tag = tagged(path.with_name("tag.png"), np.zeros((1, 1), np.uint8), orientation).read_bytes()
+    start = tag.index(b"eXIf") - 4
+    chunk = tag[start : start + 12 + int.from_bytes(tag[start : start + 4], "big")]
+    content = path.read_bytes()
+    place = len(content) - 12 if behind else 33  # the end is 12 bytes, signature and header 33
+    path.write_bytes(content[:place] + chunk + content[place:])
+
+
 def assert_shown(path: Path, expected: np.ndarray, tolerance: float = 0) -> None:
     """Check size and colours of an image, which is grey where `expected` is (H, W)."""
     assert image_size(path) == expected.shape[:2]
@@ -73,18 +84,32 @@ def test_a_tiff_is_turned_at_every_depth(tmp_path, bits, channels, packed, orien
 
 
 @pytest.mark.parametrize("channels", [1, 3])
-def test_a_deep_png_is_turned(tmp_path, channels):
+@pytest.mark.parametrize("behind", [False, True])
+def test_a_deep_png_is_turned(tmp_path, channels, behind):
     stored = colours() if channels == 3 else colours()[..., 0]
     path = tmp_path / "image.png"
     swapped = stored[..., ::-1] if channels == 3 else stored  # OpenCV begins with blue
     cv2.imwrite(str(path), swapped * np.uint16(257))
-    tagged(tmp_path / "tag.png", np.zeros((1, 1), np.uint8), 6)
-    tag = (tmp_path / "tag.png").read_bytes()
-    start = tag.index(b"eXIf") - 4
-    chunk = tag[start : start + 12 + int.from_bytes(tag[start : start + 4], "big")]
-    content = path.read_bytes()
-    path.write_bytes(content[:33] + chunk + content[33:])  # behind the header
+    add_exif(path, 6, behind)
     assert_shown(path, SHOWN[6](stored))
+
+
+@pytest.mark.parametrize("orientation", SHOWN)
+def test_a_png_is_turned_by_what_lies_behind_its_pixels(tmp_path, orientation):
+    noise = np.random.default_rng(0).integers(0, 255, (200, 300, 3), dtype=np.uint8)
+    path = tmp_path / "image.png"
+    cv2.imwrite(str(path), noise[..., ::-1])
+    assert path.read_bytes().count(b"IDAT") > 1
+    add_exif(path, orientation, behind=True)
+    assert_shown(path, SHOWN[orientation](noise))
+
+
+@pytest.mark.parametrize("cut", [4, 10])
+def test_a_png_without_its_end_is_still_searched_for_exif(tmp_path, cut):
+    path = write(tmp_path / "image.png")
+    add_exif(path, 6, behind=True)
+    path.write_bytes(path.read_bytes()[:-cut])
+    assert image_size(path) == colours().shape[1::-1]
 
 
 @pytest.mark.parametrize("orientation", [0, 9, 77])
