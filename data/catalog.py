@@ -10,7 +10,7 @@ from pathlib import Path
 
 from data import demo, folder, mvtec, visa
 from data.samples import MOST_BYTES, Category, InputError, is_plain, report_faults
-from data.unlabelled import Labelling, set_apart, unmasked
+from data.unlabelled import ALL_LABELLED, Labelling, set_apart, unmasked
 
 
 @dataclass(frozen=True)
@@ -85,11 +85,7 @@ def find_root(dataset: str, path: Path | None) -> Path:
 
 
 def read_category(
-    dataset: str,
-    root: Path,
-    name: str | None,
-    seed: int,
-    labelling: Labelling | None = None,
+    dataset: str, root: Path, name: str | None, seed: int, labelling: Labelling = ALL_LABELLED
 ) -> Category:
     """Read one category; no `name` is needed where there is only one.
 
@@ -102,15 +98,11 @@ def read_category(
 
 
 def survey_category(
-    dataset: str,
-    root: Path,
-    name: str | None,
-    seed: int,
-    labelling: Labelling | None = None,
+    dataset: str, root: Path, name: str | None, seed: int, labelling: Labelling = ALL_LABELLED
 ) -> Category:
     """Read one category as `read_category` does, but leave what is wrong in its `faults`."""
     name = choose_name(dataset, root, name)
-    category = set_apart(DATASETS[dataset].read(root, name, seed), labelling or Labelling())
+    category = set_apart(DATASETS[dataset].read(root, name, seed), labelling)
     category = replace(category, folder=folder_of(category, root))
     category.faults.extend(unmasked(category) + unfit_names(category))
     for note in category.notes:

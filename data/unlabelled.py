@@ -34,6 +34,9 @@ class Labelling:
         return name in self.unlabelled or name.lower() in UNLABELLED_NAMES
 
 
+ALL_LABELLED = Labelling()  # but what `UNLABELLED_NAMES` sets apart
+
+
 def set_apart(category: Category, labelling: Labelling) -> Category:
     """Move test images without a label to `unlabelled`, and note what the user may not expect.
 
