@@ -18,6 +18,7 @@ from benchmarks.inference import benchmark_inference
 from benchmarks.machine import machine
 from benchmarks.training import benchmark_training
 from data.samples import report_faults
+from models.experts import EXPERTS, NETWORKS, chosen
 from utils.commands import run_command
 from utils.compilation import WARM_UP
 from utils.devices import pick_compute
@@ -25,6 +26,7 @@ from utils.files import user_path
 from utils.options import (
     Parser,
     add_dataset_options,
+    add_experts_option,
     add_machine_options,
     add_model_options,
     add_speed_options,
@@ -58,6 +60,7 @@ def get_parser() -> Parser:
     )
     inference = add_command(commands, "inference", INFERENCE)
     group = add_networks_options(inference, scores=True)
+    add_experts_option(inference, NETWORKS)
     text = "images at once, one or several; default: 1 on a CPU, else 1 and 16"
     group.add_argument("--batch_size", type=int, nargs="+", help=text)
     evaluation = add_command(commands, "evaluation", EVALUATION)
@@ -107,6 +110,9 @@ def check(options: argparse.Namespace) -> None:
         faults += check_positive(options, "steps") + check_image_size(options)
         if options.warm_up <= WARM_UP:  # a CUDA graph is captured before steps are counted
             faults.append(f"--warm_up must be at least {WARM_UP + 1}, not {options.warm_up}")
+    experts = chosen(EXPERTS, getattr(options, "experts", NETWORKS))
+    if options.command == "inference" and options.against and experts != NETWORKS:
+        faults.append("--against published times the networks: leave --experts out")
     if options.command == "train":
         faults += check_positive(options, "batch_size")
         faults += check_not_negative(options, "feature_memory")

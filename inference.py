@@ -18,7 +18,8 @@ from evaluation.columns import COLUMN_CHOICES
 from evaluation.evaluation import evaluate, measure, tell_unlabelled
 from evaluation.maps import check_maps
 from evaluation.tables import FORMATS, Results, print_tables, write_csv
-from models.detector import THRESHOLDS, Maps
+from models.detector import THRESHOLDS
+from models.experts import COMBINED, SCORED
 from utils.commands import printable, run_command, say
 from utils.devices import Compute, pick_compute, supports
 from utils.files import user_path
@@ -62,8 +63,10 @@ def get_parser() -> Parser:
         help="evaluate maps made elsewhere, MAPS_DIR/<category>/test/<defect>/<stem>.tiff, of the "
         "runs in OUTPUT or of --dataset; nothing is written",
     )
-    text = "which of a detector's maps is scored; of a single one nothing is written"
-    parser.add_argument("--map", choices=Maps._fields, default="combined", help=text)
+    text = "whose map and score count; of a single expert nothing is written"
+    parser.add_argument("--map", choices=SCORED, default=COMBINED, help=text)
+    text = "a table of each expert alone, too"
+    parser.add_argument("--by_expert", action="store_true", help=text)
     parser.add_argument("--format", choices=FORMATS, default="simple", help="of the table")
     text = "of the table; csv and json always have all"
     parser.add_argument("--columns", choices=COLUMN_CHOICES, default="headline", help=text)
@@ -129,10 +132,13 @@ def load_category(run: Run, options: argparse.Namespace) -> tuple[Category, int]
     return read_category(run.dataset, root, run.subdataset, seed, labelling), seed
 
 
-def evaluate_run(run: Run, options: argparse.Namespace, compute: Compute) -> dict | None:
+def evaluate_run(
+    run: Run, options: argparse.Namespace, compute: Compute, shown: str
+) -> dict | None:
     """Return the metrics of one run, of its detector or of the maps in --maps_dir.
 
-    None, and a note, for a category without test images: it can be trained, so it is no error.
+    `shown` is what counts, "combined" or an expert. None, and a note, for a category without test
+    images: it can be trained, so it is no error. None for an expert that only others have.
     """
     category, seed = load_category(run, options)
     if not options.maps_dir and (trained_on := run.read_images()):
@@ -148,26 +154,31 @@ def evaluate_run(run: Run, options: argparse.Namespace, compute: Compute) -> dic
     detector, size, precision = run.load_detector(compute.device)
     if options.precision == "auto" and supports(precision, compute.device):
         compute = replace(compute, precision=precision)  # as in its training and calibration
-    if getattr(detector, THRESHOLDS[options.map]).isnan():
+    if shown not in (COMBINED, *detector.experts):
+        if options.by_expert:
+            return None
+        has = " and ".join(detector.experts)
+        raise InputError(f"{run.detector_file} has {has}: train it with --experts {shown}, too")
+    if getattr(detector, THRESHOLDS[shown]).isnan():
         raise InputError(
             f"{run.detector_file} is of an earlier version, which kept no threshold of the "
-            f"{options.map} map: train it again with --overwrite, or leave --map out"
+            f"{shown} map: train it again with --overwrite, or leave --map out"
         )
-    keep, shown = not options.no_maps, options.map
+    keep = not options.no_maps
     metrics = evaluate(run, detector, category, size, options.workers, seed, compute, keep, shown)
-    if keep and shown == "combined":
+    if keep and shown == COMBINED:
         tell_unlabelled(category, run.maps_folder)
     return metrics
 
 
 def evaluate_runs(
-    runs: list[Run], options: argparse.Namespace, compute: Compute
+    runs: list[Run], options: argparse.Namespace, compute: Compute, shown: str
 ) -> tuple[Results, bool]:
     """Return the results of one output folder's runs, and whether one of them failed."""
     results, failed = {}, False
     for run in runs:
         try:
-            metrics = evaluate_run(run, options, compute)
+            metrics = evaluate_run(run, options, compute, shown)
             faults = metrics["glae"].get("unreadable", []) if metrics else []
         except InputError as error:
             metrics, faults = None, error.args
@@ -182,20 +193,28 @@ def evaluate_runs(
 
 def main(options: argparse.Namespace) -> int:
     """Evaluate what was trained; a run that cannot be does not stop the others."""
-    single = None if options.map == "combined" else options.map
     faults = check_positive(options, "workers", "scoring_batch_size")
-    if single and options.maps_dir:
-        faults.append("--map is of a detector, --maps_dir has maps made elsewhere: leave one out")
+    if options.maps_dir and (options.map != COMBINED or options.by_expert):
+        faults.append(
+            "--map and --by_expert are of a detector, --maps_dir has maps made elsewhere: leave "
+            "one out"
+        )
+    if options.by_expert and options.map != COMBINED:
+        faults.append("--by_expert shows --map's, too: leave one out")
     report_faults(faults)
     compute = pick_compute(options)
     selected = {output: selected_runs(output, options) for output in options.outputs}
-    evaluated = {o: evaluate_runs(runs, options, compute) for o, runs in selected.items()}
-    results = {output: found for output, (found, _) in evaluated.items() if found}
-    for output in () if options.maps_dir or single else results:
-        write_csv(output)
-    if results:
-        print_tables(results.values(), options.format, options.columns, single)
-    return 2 if any(failed for _, failed in evaluated.values()) else 0
+    failed = False
+    for shown in SCORED if options.by_expert else (options.map,):
+        evaluated = {o: evaluate_runs(of, options, compute, shown) for o, of in selected.items()}
+        results = {output: found for output, (found, _) in evaluated.items() if found}
+        single = None if shown == COMBINED else shown
+        for output in () if options.maps_dir or single else results:
+            write_csv(output)
+        if results:
+            print_tables(results.values(), options.format, options.columns, single)
+        failed |= any(wrong for _, wrong in evaluated.values())
+    return 2 if failed else 0
 
 
 if __name__ == "__main__":

@@ -9,15 +9,16 @@ import argparse
 import sys
 from contextlib import ExitStack
 from dataclasses import replace
-from pathlib import Path
 
 from data.catalog import summary
 from data.fingerprints import fingerprint
 from evaluation.evaluation import evaluate, tell_unlabelled
 from evaluation.pictures import draw_cases
-from evaluation.tables import print_tables, write_csv
-from models.detector import build_detector
-from scoring.calibration import calibrate
+from evaluation.tables import print_tables, tables, write_csv
+from models.detector import Detector, build_detector
+from scoring.calibration import calibrate, decode_images
+from scoring.fitting import HeldOut, fit_statistics
+from scoring.good_images import GoodImages
 from training.features import describe_training_images
 from training.loop import fit
 from training.preparation import NO_PENALTY, Prepared, prepare
@@ -27,11 +28,12 @@ from utils.files import user_path
 from utils.labelling import add_labelling_options
 from utils.options import (
     Parser,
-    add_checkpoint_option,
     add_config_option,
     add_dataset_options,
+    add_experts_option,
     add_machine_options,
     add_model_options,
+    add_run_options,
     add_speed_options,
     image_size,
     resolved,
@@ -53,6 +55,7 @@ def get_parser() -> Parser:
     add_dataset_options(parser)
     add_labelling_options(parser)
     add_model_options(parser)
+    add_experts_option(parser)
     group = parser.add_argument_group("training")
     group.add_argument(
         "--weights",
@@ -60,22 +63,17 @@ def get_parser() -> Parser:
         metavar="{small,medium,FILE}",
         help="the teacher: one that ships, or a file; default: the one of --model_size",
     )
+    text = "natural images for the penalty"
+    group.add_argument("--imagenet_train_path", type=user_path, help=text)
     group.add_argument(
-        "--imagenet_train_path", type=user_path, help="natural images for the penalty"
+        "--train_steps", type=int, default=65_000, help="of the networks; 0: statistics alone"
     )
-    group.add_argument("--train_steps", type=int, default=65_000, help="batches to train on")
     group.add_argument("--batch_size", type=int, default=1, help="images a step")
     group.add_argument("--seed", type=int, default=0, help="of weights, order and jitter")
     add_recipe_options(parser)
     add_machine_options(parser)
     add_speed_options(parser)
-    group = parser.add_argument_group("output")
-    group.add_argument("--output_dir", type=user_path, default=Path("output"))
-    add_checkpoint_option(group, "1m")
-    group.add_argument("--resume", action="store_true", help="go on where the run was stopped")
-    group.add_argument("--overwrite", action="store_true", help="replace an earlier run")
-    text = "read all that the run needs, report every fault, compute nothing"
-    group.add_argument("--check", action="store_true", help=text)
+    add_run_options(parser)
     add_config_option(parser)
     return parser
 
@@ -85,24 +83,44 @@ def train(prepared: Prepared, options: argparse.Namespace) -> None:
     run, compute, size = prepared.run, prepared.compute, image_size(options)
     if not (options.resume and run.checkpoint_file.exists()):
         run.clear()
-        if prepared.natural is None:
+        if prepared.natural is None and options.train_steps:
             say(NO_PENALTY)
     run.write_config(resolved(options) | {"version": project_version()})
     if not run.images_file.exists():
         run.write_images(fingerprint(prepared.category, options.workers))
     seed_everything(options.seed)
-    teacher, recipe = prepared.teacher, recipe_of(options)
-    detector = build_detector(options.model, options.model_size, size, teacher, recipe)
+    what = (options.model, options.model_size, size, prepared.teacher, recipe_of(options))
+    detector = build_detector(*what, tuple(options.experts))
     if prepared.bits:
         detector.bits.fill_(prepared.bits)
     compute.place(detector)
     images, prepared.images = prepared.images.to(compute.device), None
     features = describe_training_images(detector, images, compute, options.feature_memory)
-    fit(detector, images, features, prepared.natural, run, options, compute)
+    validation, held_out = [sample.image for sample in prepared.category.validation], None
+    if detector.statistics:
+        more, _ = decode_images(validation, size, options.workers, int(detector.bits))
+        good = GoodImages(detector, compute, [(images, features), (more, None)])
+        held_out = fit_statistics(detector, good)
+    if detector.networks():
+        if held_out and prepared.category.scored and not run.checkpoint_file.exists():
+            show_statistics(prepared, detector, held_out, options)
+        fit(detector, images, features, prepared.natural, run, options, compute)
     del images, features  # gigabytes that calibration does not need
-    validation = [sample.image for sample in prepared.category.validation]
-    calibrate(detector, validation, size, options.workers, compute)
+    calibrate(detector, validation, size, options.workers, compute, held_out)
     run.save_detector(detector, options.model, options.model_size, size, compute.precision)
+
+
+def show_statistics(
+    prepared: Prepared, detector: Detector, held_out: HeldOut, options: argparse.Namespace
+) -> None:
+    """Print on stderr what the statistics alone reach: the number that a training has to beat."""
+    alone, category = detector.without_networks(), prepared.category
+    size, compute = image_size(options), prepared.compute
+    calibrate(alone, [], size, options.workers, compute, held_out)
+    how = (size, options.workers, options.seed, compute)
+    metrics = evaluate(prepared.run, alone, category, *how, keep=False)
+    text = tables([{options.dataset: {category.name: metrics}}], "simple")
+    say(f"the statistics alone, before any training:\n{text}")
 
 
 def test(prepared: Prepared, options: argparse.Namespace) -> dict:
@@ -139,7 +157,7 @@ def main(options: argparse.Namespace) -> int:
     write_csv(options.output_dir)
     tell_unlabelled(category, run.maps_folder)
     if options.dataset == "demo":
-        threshold = metrics["glae"]["threshold"]
+        threshold = metrics["glae"]["map_threshold"]
         draw_cases(category, run.maps_folder, threshold, options.output_dir / "demo.png")
     print_tables([{options.dataset: {category.name: metrics}}], "simple")
     for fault in metrics["glae"]["unreadable"]:

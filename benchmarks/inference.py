@@ -62,7 +62,8 @@ def benchmark_inference(options: argparse.Namespace, compute: Compute) -> dict:
     image, original = load_image(category.test[0].image, size)
     image = image.to(compute.device)
     seed_everything(options.seed)
-    detector = build_detector(options.model, options.model_size, size)
+    experts = tuple(options.experts)
+    detector = build_detector(options.model, options.model_size, size, experts=experts)
     numbers = options.batch_size or ([1] if compute.device.type == "cpu" else [1, 16])
     rows = [
         compare(detector, image.repeat(number, 1, 1, 1), original, options, compute)
@@ -74,7 +75,7 @@ def benchmark_inference(options: argparse.Namespace, compute: Compute) -> dict:
     warm_up, steps, repeats = blocks(options, compute)
     settings = {"dataset": options.dataset, "subdataset": category.name, "map_size": original}
     settings |= {"steps": steps, "warm_up": warm_up, "repeats": repeats}
-    names = ("model", "model_size", "image_size", "seed")
+    names = ("model", "model_size", "image_size", "seed", "experts")
     settings |= {name: getattr(options, name) for name in names}
     result = {"benchmark": "inference", **rows[-1], "matmul_operations_per_second": rate}
     return result | {"rows": rows, "settings": settings}

@@ -21,7 +21,9 @@ from torchvision import transforms
 
 from data.images import IMAGENET_MEAN, IMAGENET_STD, Size
 from data.samples import InputError
-from models.detector import MAP_PADDING, TEACHER_CHANNELS, Detector
+from models.detector import Detector
+from models.experts import MAP_PADDING
+from models.pdn import TEACHER_CHANNELS
 from models.recipe import PUBLISHED
 
 WORKERS = 4  # of each of the two loaders

@@ -1,6 +1,8 @@
 """Score a test set: maps on disk, metrics, timings."""
 
 import contextlib
+import csv
+import io
 import json
 import platform
 import time
@@ -19,8 +21,9 @@ from data.masks import Region, regions
 from data.samples import GOOD, Category, InputError, Sample
 from evaluation.image_metrics import auroc, average_precision, f1_max, mean
 from evaluation.localization import CURVE_ERROR, PRO_LIMIT, SPRO_LIMITS, Localization, localize
-from evaluation.maps import read_map, remove_stale_maps, write_maps
+from evaluation.maps import SCORE, Scores, read_map, remove_stale_maps, write_maps
 from models.detector import THRESHOLDS, Detector
+from models.experts import COMBINED, EXPERTS
 from scoring.scorer import Scorer
 from utils.commands import printable, say
 from utils.devices import Compute
@@ -56,11 +59,11 @@ def with_readable_masks(category: Category, workers: int, unreadable: dict[Path,
     return replace(category, test=sound, unlabelled=unlabelled)
 
 
-def measure(category: Category, folder: Path, workers: int) -> dict:
+def measure(category: Category, folder: Path, workers: int, scores: Scores | None = None) -> dict:
     """Return the metrics of the maps in `folder`, as in the metrics file but without timings.
 
-    With a defects_config they are LOCO's, by sPRO, otherwise MVTec AD's, by AU-PRO. An image's
-    score is its map's maximum. Raises InputError for a bad map or mask.
+    With a defects_config they are LOCO's, by sPRO, otherwise MVTec AD's, by AU-PRO. Without
+    `scores` an image's is its map's maximum. Raises InputError for a bad map or mask.
     """
     samples, loco = category.test, category.defects_config is not None
     maxima, odd = [0.0] * len(samples), []
@@ -80,12 +83,14 @@ def measure(category: Category, folder: Path, workers: int) -> dict:
     what = f"measuring {category.name}"
     pixels = localize(read, truth, groups, subsets, limits, workers, what)
     warn_of_odd(odd)
-    scores = defaultdict(list)
+    if scores is not None:
+        maxima = [scores[sample.image][SCORE] for sample in samples]
+    by_group = defaultdict(list)
     for group, maximum in zip(groups, maxima, strict=True):
-        scores[group].append(maximum)
-    common = common_metrics(scores, pixels)
+        by_group[group].append(maximum)
+    common = common_metrics(by_group, pixels)
     if loco:
-        return loco_metrics(scores, pixels) | {"glae": common}
+        return loco_metrics(by_group, pixels) | {"glae": common}
     areas = {subset: area_of(pixels, subset, PRO_LIMIT) for subset in subsets}
     main = {"classification_au_roc": common["auroc_pooled"], "au_pro": areas.pop(POOLED)}
     return main | {"glae": common | {"au_pro_by_defect": areas}}
@@ -167,22 +172,23 @@ def evaluate(
     seed: int,
     compute: Compute,
     save_maps: bool = True,
-    shown: str = "combined",
+    shown: str = COMBINED,
+    keep: bool = True,
 ) -> dict:
-    """Score the test set, write its maps and the metrics file; return the metrics.
+    """Score the test set, write its maps, results and metrics; return the metrics.
 
-    `seed` is of the training, `shown` one of the detector's `Maps`: nothing is kept of a single
-    one. What cannot be read is left out, and listed as "unreadable"; raises InputError when nothing
-    can be.
+    `seed` is of the training, `shown` what counts, "combined" or one of the detector's experts, of
+    which nothing is kept. Without `keep` nothing is, without `save_maps` no maps. What cannot be
+    read is left out, and listed as "unreadable"; raises InputError when nothing can be.
     """
-    begun, unreadable, single = time.perf_counter(), {}, shown != "combined"
-    keep = save_maps and not single
-    with contextlib.nullcontext(run.maps_folder) if keep else run.scratch() as maps:
+    begun, unreadable, scores = time.perf_counter(), {}, {}
+    keep = keep and shown == COMBINED
+    with contextlib.nullcontext(run.maps_folder) if keep and save_maps else run.scratch() as maps:
         scorer = Scorer(detector, compute, shown)
-        seconds = write_maps(scorer, category, size, workers, maps, unreadable)
+        seconds = write_maps(scorer, category, size, workers, maps, unreadable, scores)
         remove_stale_maps(maps, [s for s in category.scored if s.image not in unreadable])
         measured = with_readable_masks(category, workers, unreadable)
-        result = measure(measured, maps, workers)
+        result = measure(measured, maps, workers, scores if detector.statistics else None)
     splits = {"train": category.train, "validation": category.validation, "test": measured.test}
     if measured.unlabelled:
         splits["unlabelled"] = measured.unlabelled
@@ -190,6 +196,8 @@ def evaluate(
         "unreadable": sorted(unreadable.values()),
         "counts": {name: len(samples) for name, samples in splits.items()},
         "threshold": getattr(detector, THRESHOLDS[shown]).item(),
+        "map_threshold": getattr(detector, "map_threshold", detector.threshold).item(),
+        "experts": what_experts_count(detector),
         "seconds": {
             "training": run.read_training_seconds(),
             "evaluation": time.perf_counter() - begun,
@@ -203,10 +211,39 @@ def evaluate(
     }
     if images := run.read_images():
         result["glae"]["images"] = digest_of(images)
-    if not single:
+    if keep:
+        write_results(run, measured, scores, result["glae"]["threshold"])
         with written_aside(run.metrics_file) as aside:
             aside.write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
     return result
+
+
+def what_experts_count(detector: Detector) -> dict[str, dict[str, float]]:
+    """Return what each expert errs on made defects and counts for; {} of networks alone."""
+    if not detector.statistics:
+        return {}
+    of = {"rating": 0, "map": 1}
+    rows = {name: detector.errors[EXPERTS.index(name)].tolist() for name in detector.experts}
+    return {
+        name: {f"{what}_error": row[index] for what, index in of.items()}
+        for name, row in rows.items()
+    }
+
+
+def write_results(run: Run, category: Category, scores: Scores, threshold: float) -> None:
+    """Write a row for each scored image: its score, the verdict, and each expert's score."""
+    samples = [sample for sample in category.scored if sample.image in scores]
+    experts = [name for name in scores[samples[0].image] if name != SCORE]
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(["image", "defect", SCORE, "verdict", *experts])
+    for sample in samples:
+        found = scores[sample.image]
+        verdict = "anomalous" if found[SCORE] > threshold else GOOD
+        row = [found[name] for name in experts]
+        writer.writerow([sample.place.as_posix(), sample.defect, found[SCORE], verdict, *row])
+    with written_aside(run.results_file) as aside:
+        aside.write_text(text.getvalue(), encoding="utf-8")
 
 
 def versions() -> dict[str, str]:

@@ -12,11 +12,14 @@ import torch
 
 from data.images import Size, image_batches, image_size, in_background
 from data.samples import Category, InputError, Sample
+from models.experts import COMBINED
 from scoring.scorer import Scorer
 from utils.devices import synchronise
 from utils.files import written_aside
 from utils.progress import progress
 
+SCORE = "score"  # an image's own, beside those of the experts
+Scores = dict[Path, dict[str, float]]  # image -> SCORE or expert -> what it gave the image
 WRITERS = 4  # threads at most that write maps: each holds some, as large as images
 
 
@@ -32,10 +35,12 @@ def write_maps(
     workers: int,
     folder: Path,
     unreadable: dict[Path, str],
+    scores: Scores,
 ) -> float:
     """Write the map of every image to be scored, float32 TIFF at the image's size, into `folder`.
 
-    Threads decode images ahead and write maps behind. What cannot be read is noted in `unreadable`.
+    Threads decode images ahead and write maps behind. What cannot be read is noted in `unreadable`,
+    the image's score and each expert's in `scores`.
     Returns the seconds that the detector takes for an image, the median over the batches. Raises
     InputError when no image can be read.
     """
@@ -49,16 +54,22 @@ def write_maps(
         count = compute.scoring_batch_size
         for batch, sizes in image_batches(paths, size, workers, count, bits, unreadable):
             begun = time.perf_counter()
-            _, maps = scorer.score(batch, sizes)
+            found = scorer.look(batch)
+            scored, maps = scorer.resized(found, sizes)
             synchronise(compute.device)
             if len(batch) == count or not seconds:  # a smaller one is new
                 seconds.append((time.perf_counter() - begun) / len(batch))
-            yield from ((map_path(folder, next(samples)), scores) for scores in maps)
+            rated = {SCORE: scored} | {n: r for n, r in found.ratings.items() if n != COMBINED}
+            columns = {name: values.tolist() for name, values in rated.items()}
+            for index, anomaly_map in enumerate(maps):
+                sample = next(samples)
+                scores[sample.image] = {name: of[index] for name, of in columns.items()}
+                yield map_path(folder, sample), anomaly_map
 
     def write(pair: tuple[Path, torch.Tensor]) -> None:
-        path, scores = pair
+        path, anomaly_map = pair
         content = io.BytesIO()  # tifffile's own error does not say that a disk is full
-        tifffile.imwrite(content, scores.cpu().numpy())
+        tifffile.imwrite(content, anomaly_map.cpu().numpy())
         with written_aside(path, durable=False) as aside:
             aside.write_bytes(content.getbuffer())
 

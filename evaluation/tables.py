@@ -186,21 +186,28 @@ def print_tables(
     runs: Iterable[Results], style: str, which: str = "headline", single: str | None = None
 ) -> None:
     """Print the tables of one or several output folders' results, and why they have gaps."""
+    print(tables(runs, style, which, single))
+
+
+def tables(
+    runs: Iterable[Results], style: str, which: str = "headline", single: str | None = None
+) -> str:
+    """Return what `print_tables` prints."""
     found: dict[str, list[dict[str, dict]]] = {}  # dataset -> each run's categories
     for results in runs:
         for dataset, categories in results.items():
             found.setdefault(dataset, []).append(categories)
     models = {name: grouped(several) for name, several in found.items()}
-    tables = {
+    rowed = {
         name: {model: [rows(name, run) for run in runs] for model, runs in of.items()}
         for name, of in models.items()
     }
-    print(formatted(tables, style, which, single))
+    text = formatted(rowed, style, which, single)
     if style in ("csv", "json"):
-        return
+        return text
     notes = [note for name, of in models.items() for note in _notes(name, of, which)]
-    if notes:
-        print("\n" + "\n".join(("% – " if style == "latex" else "– ") + note for note in notes))
+    mark = "% – " if style == "latex" else "– "
+    return "\n".join([text, *([""] if notes else []), *(mark + note for note in notes)])
 
 
 def _notes(dataset: str, models: dict[str, list[Categories]], which: str) -> list[str]:

@@ -1,89 +1,78 @@
-"""The detector: teacher, student and autoencoder, with all trained state in one state_dict."""
+"""The detector: networks, statistics and their calibration, all in one state_dict."""
 
 from copy import deepcopy
-from typing import NamedTuple
 
 import torch
 from torch import nn
 from torch.nn import functional as F
 
 from models.autoencoder import AUTOENCODERS, check_size
+from models.experts import (
+    COMBINED,
+    EXPERTS,
+    NETWORKS,
+    STATISTICS,
+    UNCALIBRATED,
+    Raw,
+    calibrate_map,
+    chosen,
+    rate,
+    score_maps,
+    standardised,
+    weights,
+    whole,
+)
 from models.gfencoder import Size
-from models.pdn import PDNS, TEACHER_CHANNELS
+from models.losses import hard_feature_loss, join_losses
+from models.pdn import PDNS, TEACHER_CHANNELS, output_side
 from models.recipe import PUBLISHED, Recipe
+from models.statistics import Composition, Position
 
-LOW_VALUE, HIGH_VALUE = 0.0, 0.1  # what the two calibrated quantiles of a map become
-UNCALIBRATED = (LOW_VALUE, HIGH_VALUE)  # quantiles that leave a map as it is
-MAP_PADDING = 4  # outputs at each border that the unpadded PDN does not describe
-# The least spread of two quantiles, of their level and at all: good images without any contrast
-# have none, and what differs from them would be infinitely strange. Others have 100 times as much.
-LEAST_SPREAD, LEAST_SPREAD_AT_ALL = 1e-3, 1e-6
-
-
-class Maps(NamedTuple):
-    """Anomaly maps of the whole image, each (N, 1, h + 8, w + 8) float32, where h x w is the PDN's.
-
-    `combined` is the mean of the other two.
-    """
-
-    combined: torch.Tensor
-    student: torch.Tensor
-    autoencoder: torch.Tensor
-
-
-# The buffers with the maps' thresholds; detectors of earlier versions lack those of single maps.
-SINGLE_THRESHOLDS = ("student_threshold", "autoencoder_threshold")
-THRESHOLDS = dict(zip(Maps._fields, ("threshold", *SINGLE_THRESHOLDS), strict=True))
+# The buffer with the threshold on each expert's scores, and on the fused ones.
+THRESHOLDS = {name: f"{name}_threshold" for name in EXPERTS} | {COMBINED: "threshold"}
 # What detectors of earlier versions lack, and what holds for them: deep images were of 16 bits, and
 # the thresholds of single maps are not known.
 LATER = {"bits": torch.tensor(16, dtype=torch.uint8)}
-LATER |= {name: torch.tensor(float("nan")) for name in SINGLE_THRESHOLDS}
-
-
-def hard_feature_loss(
-    distance: torch.Tensor, quantile: tuple[int, int] = PUBLISHED.hard_fraction
-) -> torch.Tensor:
-    """Return the mean of the elements of `distance` at or above a quantile q of them.
-
-    Any shape -> scalar; `quantile` is q's numerator and denominator. The elements above the
-    (linearly interpolated) quantile at position q (n - 1) of the sorted ones are the largest
-    n - ceil(q (n - 1)): top-k finds them without sorting everything, for any n. Source:
-    EfficientAD, section 3.2, where q is 0.999.
-    """
-    numerator, denominator = quantile
-    position = -(-numerator * (distance.numel() - 1) // denominator)
-    return distance.flatten().topk(distance.numel() - position, sorted=False).values.mean()
+LATER |= {THRESHOLDS[name]: torch.tensor(float("nan")) for name in NETWORKS}
 
 
 class Detector(nn.Module):
-    """Finds where the student disagrees with the teacher, and with the autoencoder.
+    """Finds where its experts are surprised: two networks, and two statistics of the teacher's.
 
-    Its buffers are the teacher's channel mean and std, two quantiles of each single map, each map's
-    threshold on image scores and the bits that images deeper than 8 bits are scaled from, so
-    `state_dict` is the whole trained thing. Before calibration they change nothing. `recipe` is
-    what training and calibration go by; scoring needs none. Source: EfficientAD (Batzner et al.,
-    WACV 2024); GLAE for its autoencoder.
+    Student and autoencoder are there if one of them is among the `experts`. Its buffers are the
+    teacher's channel mean and std, two quantiles of each expert's map, the thresholds and the bits
+    that images deeper than 8 bits are scaled from; with statistics also theirs, and what brings the
+    experts' ratings to one scale. So `state_dict` is the whole trained thing. Before calibration
+    they change nothing. `recipe` is what training and calibration go by; scoring needs none.
+    Source: EfficientAD (Batzner et al., WACV 2024); GLAE for its autoencoder.
     """
 
     def __init__(
         self,
         teacher: nn.Module,
-        student: nn.Module,
-        autoencoder: nn.Module,
+        student: nn.Module | None,
+        autoencoder: nn.Module | None,
         recipe: Recipe = PUBLISHED,
+        statistics: dict[str, nn.Module] | None = None,
+        experts: tuple[str, ...] = NETWORKS,
     ):
         super().__init__()
         self.teacher, self.student, self.autoencoder = teacher, student, autoencoder
-        self.recipe = recipe
+        self.recipe, self.experts = recipe, experts
         self.hard_quantile = recipe.hard_fraction  # now: a compiler cannot trace how it is made
         self.teacher.requires_grad_(False)
         shape = (1, TEACHER_CHANNELS, 1, 1)
         self.register_buffer("teacher_mean", torch.zeros(shape))
         self.register_buffer("teacher_std", torch.ones(shape))
-        self.register_buffer("student_quantiles", torch.tensor(UNCALIBRATED))
-        self.register_buffer("autoencoder_quantiles", torch.tensor(UNCALIBRATED))
-        for name in THRESHOLDS.values():
-            self.register_buffer(name, torch.tensor(float("inf")))
+        self.statistics = nn.ModuleDict(statistics or {})
+        for name in (*(NETWORKS if self.networks() else ()), *self.statistics):
+            self.register_buffer(f"{name}_quantiles", torch.tensor(UNCALIBRATED))
+            self.register_buffer(THRESHOLDS[name], torch.tensor(float("inf")))
+        self.register_buffer(THRESHOLDS[COMBINED], torch.tensor(float("inf")))
+        if self.statistics:
+            self.register_buffer("map_threshold", torch.tensor(float("inf")))
+            self.register_buffer("scales", torch.tensor([[0.0, 1.0]] * len(EXPERTS)))
+            self.register_buffer("errors", torch.ones(len(EXPERTS), 2))  # of ratings, of maps
         self.register_buffer("bits", LATER["bits"].clone())
         self.folded = False  # the teacher's last layer normalises; see `for_scoring`
 
@@ -94,7 +83,16 @@ class Detector(nn.Module):
 
     def trained_parameters(self) -> list[nn.Parameter]:
         """Return the parameters that training changes: the student's and the autoencoder's."""
-        return [*self.student.parameters(), *self.autoencoder.parameters()]
+        return [parameter for network in self.networks() for parameter in network.parameters()]
+
+    def networks(self) -> list[nn.Module]:
+        """Return what is trained: the student and the autoencoder, or nothing."""
+        return [] if self.student is None else [self.student, self.autoencoder]
+
+    def of_statistics(self) -> list[str]:
+        """Return the names of all state that a detector without statistics lacks."""
+        names = ("statistics.", *(f"{name}_" for name in STATISTICS), "map_", "scales", "errors")
+        return [name for name in self.state_dict() if name.startswith(names)]
 
     def describe(self, image: torch.Tensor) -> torch.Tensor:
         """Return the teacher's features, normalised over the training images.
@@ -180,36 +178,83 @@ class Detector(nn.Module):
             last.weight.div_(self.teacher_std.view(-1, 1, 1, 1))
             last.bias.sub_(self.teacher_mean.flatten()).div_(self.teacher_std.flatten())
             copy.folded = True
-        for network in (copy.teacher, copy.student, copy.autoencoder):
+        for network in (copy.teacher, *copy.networks()):
             network.to(dtype)
+        for statistic in copy.statistics.values():
+            statistic.prepare()
         return copy
 
+    def without_networks(self) -> "Detector":
+        """Return a detector of this one's statistics alone, to be calibrated; it shares them."""
+        experts = chosen(STATISTICS, self.experts)
+        alone = Detector(self.teacher, None, None, self.recipe, dict(self.statistics), experts)
+        alone.teacher_mean.copy_(self.teacher_mean)
+        alone.teacher_std.copy_(self.teacher_std)
+        alone.bits.copy_(self.bits)
+        return alone.to(self.teacher_mean.device).eval()
+
     @torch.no_grad()
-    def distances(self, image: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """Return the student's and the autoencoder's map before calibration.
+    def distances(self, image: torch.Tensor) -> Raw:
+        """Return each expert's map before calibration, of normalised images (N, 3, H, W).
 
-        Normalised images (N, 3, H, W) -> two mean squared distances over the channels, each
-        (N, 1, h, w) float32.
+        (N, 1, h, w) float32: mean squared distances over the channels of the networks, squared
+        Mahalanobis distances of places, and what places add to that of the image.
         """
-        image = image.to(self.student[0].weight.dtype)
-        as_teacher, as_autoencoder = self.student(image).float().split(TEACHER_CHANNELS, dim=1)
-        student = (self.describe(image) - as_teacher).square().mean(1, keepdim=True)
-        reconstructed = self.autoencoder(image).float()
-        return student, (reconstructed - as_autoencoder).square().mean(1, keepdim=True)
+        image = image.to(self.teacher[0].weight.dtype)
+        raw, features = {}, self.describe(image)
+        if self.student is not None:
+            as_teacher, as_autoencoder = self.student(image).float().split(TEACHER_CHANNELS, dim=1)
+            raw["student"] = (features - as_teacher).square().mean(1, keepdim=True)
+            reconstructed = self.autoencoder(image).float()
+            off = (reconstructed - as_autoencoder).square()
+            raw["autoencoder"] = off.mean(1, keepdim=True)
+        raw |= {name: statistic(features) for name, statistic in self.statistics.items()}
+        return {name: raw[name] for name in self.experts}
 
-    def calibrated(self, student: torch.Tensor, autoencoder: torch.Tensor) -> Maps:
+    def calibrated(self, raw: Raw) -> dict[str, torch.Tensor]:
         """Return the anomaly maps that `distances` become by the calibrated quantiles.
 
+        The combined one and each expert's, (N, 1, h + 8, w + 8) float32, where h x w is the PDN's.
         The frame that the unpadded PDN leaves out has a distance of 0, less than any good pixel.
-        The published code pads the calibrated map, where 0 is more than nine in ten of them.
+        The published code pads the calibrated map, where 0 is more than nine in ten of them. The
+        combined map is the networks' mean, as published; with statistics each expert counts by how
+        well its map finds made defects, but the composition's, where there is another, only
+        explains.
         """
-        student = calibrate_map(whole(student), self.student_quantiles)
-        autoencoder = calibrate_map(whole(autoencoder), self.autoencoder_quantiles)
-        return Maps((student + autoencoder) / 2, student, autoencoder)
+        maps = {
+            name: calibrate_map(whole(raw[name]), getattr(self, f"{name}_quantiles"))
+            for name in self.experts
+        }
+        if not self.statistics:
+            combined = sum(maps.values()) / len(maps)
+        else:
+            names = [name for name in maps if name != "composition"] or [*maps]
+            parts = weights(self.of(self.errors, names)[:, 1])
+            combined = sum(part * maps[name] for part, name in zip(parts, names, strict=True))
+        return {COMBINED: combined} | maps
 
-    def maps(self, image: torch.Tensor) -> Maps:
+    def ratings(self, raw: Raw) -> dict[str, torch.Tensor]:
+        """Return the combined score of images and each expert's, (N,), 0 for a usual good image.
+
+        Nothing without statistics: then a score is its map's maximum, as published.
+        """
+        if not self.statistics:
+            return {}
+        names = [*self.experts]
+        scales = self.of(self.scales, names)
+        rated = {n: standardised(rate(n, raw[n]), s) for n, s in zip(names, scales, strict=True)}
+        parts = weights(self.of(self.errors, names)[:, 0])
+        fused = sum(part * rated[name] for part, name in zip(parts, names, strict=True))
+        return {COMBINED: fused} | rated
+
+    @staticmethod
+    def of(rows: torch.Tensor, names: list[str]) -> torch.Tensor:
+        """Return those of a buffer's rows, one for each of EXPERTS, that are of `names`."""
+        return torch.stack([rows[EXPERTS.index(name)] for name in names])
+
+    def maps(self, image: torch.Tensor) -> dict[str, torch.Tensor]:
         """Return the calibrated anomaly maps of normalised images (N, 3, H, W)."""
-        return self.calibrated(*self.distances(image))
+        return self.calibrated(self.distances(image))
 
     def score(self, image: torch.Tensor, size: Size) -> tuple[torch.Tensor, torch.Tensor]:
         """Return image scores (N,) and anomaly maps (N, height, width), both float32.
@@ -217,42 +262,9 @@ class Detector(nn.Module):
         `image` is normalised, (N, 3, H, W); `size` the (height, width) that the map is wanted in,
         as a rule that of the image's file.
         """
-        return score_maps(self.maps(image).combined, size)
-
-
-def join_losses(
-    student: tuple[torch.Tensor, torch.Tensor, torch.Tensor | None],
-    autoencoder: tuple[torch.Tensor, torch.Tensor],
-) -> dict[str, torch.Tensor]:
-    """Return the loss terms by name from what the passes of student and autoencoder gave."""
-    (as_autoencoder, hard, penalty), (reconstructed, autoencoder_loss) = student, autoencoder
-    losses = {
-        "hard": hard,
-        "autoencoder": autoencoder_loss,
-        "student_autoencoder": F.mse_loss(as_autoencoder, reconstructed),
-    }
-    return losses if penalty is None else losses | {"penalty": penalty}
-
-
-def score_maps(maps: torch.Tensor, size: Size) -> tuple[torch.Tensor, torch.Tensor]:
-    """Return the scores (N,) and the maps of `size`, (N, height, width), of maps (N, 1, h, w).
-
-    A map is resized bilinearly; the score is its maximum.
-    """
-    resized = F.interpolate(maps, size, mode="bilinear", align_corners=False)[:, 0]
-    return resized.amax((1, 2)), resized
-
-
-def whole(raw: torch.Tensor) -> torch.Tensor:
-    """Give distances (N, 1, h, w) the frame that they lack: (N, 1, h + 8, w + 8)."""
-    return F.pad(raw, (MAP_PADDING,) * 4)
-
-
-def calibrate_map(raw: torch.Tensor, quantiles: torch.Tensor) -> torch.Tensor:
-    """Shift and scale a map so that its two calibrated quantiles become 0 and 0.1."""
-    low, high = quantiles
-    spread = torch.maximum(high - low, LEAST_SPREAD * high).clamp(min=LEAST_SPREAD_AT_ALL)
-    return LOW_VALUE + (HIGH_VALUE - LOW_VALUE) * (raw - low) / spread
+        raw = self.distances(image)
+        maxima, maps = score_maps(self.calibrated(raw)[COMBINED], size)
+        return self.ratings(raw).get(COMBINED, maxima), maps
 
 
 def build_detector(
@@ -261,19 +273,27 @@ def build_detector(
     image_size: Size,
     teacher: nn.Module | None = None,
     recipe: Recipe = PUBLISHED,
+    experts: tuple[str, ...] = NETWORKS,
 ) -> Detector:
     """Build an untrained detector around `teacher` (or an empty one, to load a state_dict into).
 
     Raises ValueError when `image_size` (height, width) does not suit `model`.
     """
     check_size(image_size, model)
-    build = PDNS[model_size]
-    autoencoder = AUTOENCODERS[model](image_size, recipe.dropout)
-    student = build(2 * TEACHER_CHANNELS)
-    return Detector(build() if teacher is None else teacher, student, autoencoder, recipe)
+    build, autoencoder, student = PDNS[model_size], None, None
+    if chosen(NETWORKS, experts):
+        autoencoder = AUTOENCODERS[model](image_size, recipe.dropout)
+        student = build(2 * TEACHER_CHANNELS)
+    height, width = map(output_side, image_size)
+    makers = {"position": lambda: Position(height * width), "composition": Composition}
+    statistics = {name: makers[name]() for name in chosen(STATISTICS, experts)}
+    teacher = build() if teacher is None else teacher
+    return Detector(teacher, student, autoencoder, recipe, statistics, chosen(EXPERTS, experts))
 
 
-def empty_detector(model: str, model_size: str, image_size: Size) -> Detector:
+def empty_detector(
+    model: str, model_size: str, image_size: Size, experts: tuple[str, ...] = NETWORKS
+) -> Detector:
     """Build a detector without memory for its tensors: to compare with, or to be given some."""
     with torch.device("meta"):
-        return build_detector(model, model_size, image_size)
+        return build_detector(model, model_size, image_size, experts=experts)

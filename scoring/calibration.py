@@ -2,12 +2,25 @@
 
 from dataclasses import dataclass
 from pathlib import Path
+from statistics import NormalDist
 
 import numpy as np
 import torch
 
+from data.defects import make_defects
 from data.images import Size, image_batches
-from models.detector import THRESHOLDS, Detector, Maps, score_maps
+from models.detector import THRESHOLDS, Detector
+from models.experts import (
+    COMBINED,
+    EXPERTS,
+    LEAST_SPREAD,
+    LEAST_SPREAD_AT_ALL,
+    NETWORKS,
+    chosen,
+    rate,
+    score_maps,
+)
+from scoring.fitting import HeldOut, errors_of
 from scoring.scorer import Scorer
 from utils.devices import Compute, in_float64
 from utils.progress import progress
@@ -15,6 +28,8 @@ from utils.progress import progress
 # The least standard deviation of a channel. Good images without contrast have none, and noise would
 # become features; on the least contrasted product that was measured the least is 0.045.
 LEAST_STD = 1e-3
+TAIL = 0.99  # quantile of good images' ratings that tells their spread
+SURE = 0.975  # quantile at which few images are less sure than many
 
 
 @dataclass
@@ -43,30 +58,101 @@ class ChannelMoments:
         return mean.float().view(shape), variance.sqrt().float().clamp(min=LEAST_STD).view(shape)
 
 
+@torch.no_grad()
 def calibrate(
-    detector: Detector, paths: list[Path], size: Size, workers: int, compute: Compute
+    detector: Detector,
+    paths: list[Path],
+    size: Size,
+    workers: int,
+    compute: Compute,
+    held_out: HeldOut | None = None,
 ) -> None:
-    """Set the quantiles and then the threshold of each map from good validation images.
+    """Set what brings the experts to one scale, then the thresholds, from good images.
 
-    A threshold is the highest score of a good validation image: what scores above it is
-    stranger than anything known to be good. Source: EfficientAD, section 3.4.
+    The networks go by the validation images `paths`, the statistics by `held_out`. A threshold is
+    the highest score of a held-out good image: what scores above it is stranger than anything known
+    to be good. Source: EfficientAD, section 3.4.
     """
-    scorer, bits = Scorer(detector.eval(), compute), int(detector.bits)
-    raw, sizes = [], []  # each batch's two maps, the size of every image's file
-    with progress("calibrating", len(paths), "img") as bar:
-        count = compute.scoring_batch_size
-        for batch, originals in image_batches(paths, size, workers, count, bits):
-            raw.append(torch.stack(scorer.distances(batch)).cpu())
-            sizes += originals
-            bar.update(len(originals))
-    raw = torch.cat(raw, 1)  # (2, N, 1, h, w)
-    buffers = (detector.student_quantiles, detector.autoencoder_quantiles)
-    for buffer, maps in zip(buffers, raw, strict=True):
+    raw: dict[str, torch.Tensor] = {}
+    images, sizes = decode_images(paths, size, workers, int(detector.bits))
+    networks = chosen(NETWORKS, detector.experts)
+    if networks:
+        scorer = Scorer(detector.eval(), compute)
+        found = raw_maps(scorer, images, "calibrating")
+        raw = {name: found[name] for name in networks}
+    for name, maps in (raw | (held_out.maps if held_out else {})).items():
         quantiles = np.quantile(maps.flatten().numpy(), detector.recipe.map_quantiles)
-        buffer.copy_(torch.from_numpy(quantiles).float())
-    scores = []  # of each image, (3,)
-    for pair, original in zip(raw.split(1, 1), sizes, strict=True):
-        maps = detector.calibrated(*pair.to(compute.device))
-        scores.append(torch.cat([score_maps(one, original)[0] for one in maps]))
-    for name, highest in zip(Maps._fields, torch.stack(scores).amax(0), strict=True):
+        getattr(detector, f"{name}_quantiles").copy_(torch.from_numpy(quantiles).float())
+    if held_out is None:
+        set_thresholds(detector, raw, sizes, compute)
+        return
+    errors = dict(held_out.errors)
+    if networks:
+        defects = make_defects(images)
+        made = raw_maps(scorer, defects.images, "made defects")
+        errors |= {name: errors_of(name, raw[name], made.get(name), defects) for name in networks}
+    for name, maps in (raw | held_out.maps).items():
+        row = EXPERTS.index(name)
+        detector.scales[row] = torch.tensor(scale_of(rate(name, maps).double().numpy()))
+        detector.errors[row] = torch.tensor(errors[name])
+    both = raw | held_out.last(len(images)) if networks else held_out.maps
+    set_fused_thresholds(detector, both, compute)
+
+
+def decode_images(
+    paths: list[Path], size: Size, workers: int, bits: int | None
+) -> tuple[torch.Tensor, list[Size]]:
+    """Return all images, uint8 (N, 3, H, W), and their files' sizes; (0, 3, H, W) without any."""
+    batches, sizes = [torch.empty(0, 3, *size, dtype=torch.uint8)], []
+    for batch, originals in image_batches(paths, size, workers, 1, bits):
+        batches.append(batch)
+        sizes += originals
+    return torch.cat(batches), sizes
+
+
+def raw_maps(scorer: Scorer, images: torch.Tensor, what: str) -> dict[str, torch.Tensor]:
+    """Return each expert's raw maps of images, uint8 (N, 3, H, W), on the CPU; {} without any."""
+    batches = images.split(scorer.compute.scoring_batch_size) if len(images) else ()
+    found = [
+        {name: maps.cpu() for name, maps in scorer.look(batch).raw.items()}
+        for batch in progress(what, len(batches), "batch", batches)
+    ]
+    return {name: torch.cat([maps[name] for maps in found]) for name in (found or [{}])[0]}
+
+
+def scale_of(ratings: np.ndarray) -> tuple[float, float]:
+    """Return the median of held-out good images' ratings (n,), and one's spread about it.
+
+    The spread is taken at the upper tail, where false alarms come from, as of a normal
+    distribution; of few images it is as much wider as Student's prediction interval is.
+    """
+    from scipy.special import stdtrit  # slow to load, and a wrong option is told at once
+
+    count, median, normal = len(ratings), float(np.median(ratings)), NormalDist().inv_cdf
+    spread = (np.quantile(ratings, TAIL) - median) / normal(TAIL)
+    wider = stdtrit(max(count - 1, 1), SURE) / normal(SURE) * np.sqrt(1 + 1 / count)
+    least = max(LEAST_SPREAD * abs(median), LEAST_SPREAD_AT_ALL)
+    return median, max(float(spread * wider), least)
+
+
+def set_thresholds(
+    detector: Detector, raw: dict[str, torch.Tensor], sizes: list[Size], compute: Compute
+) -> None:
+    """Set the thresholds where a score is its map's maximum, at the size of the image's file."""
+    scores = []  # of each image, (maps,)
+    for index, original in enumerate(sizes):
+        one = {name: maps[index : index + 1].to(compute.device) for name, maps in raw.items()}
+        maps = detector.calibrated(one)
+        scores.append(torch.cat([score_maps(shown, original)[0] for shown in maps.values()]))
+    for name, highest in zip(maps, torch.stack(scores).amax(0), strict=True):
         getattr(detector, THRESHOLDS[name]).copy_(highest)
+
+
+def set_fused_thresholds(
+    detector: Detector, raw: dict[str, torch.Tensor], compute: Compute
+) -> None:
+    """Set the thresholds on ratings, and the one of the combined map."""
+    raw = {name: raw[name].to(compute.device) for name in detector.experts}
+    for name, ratings in detector.ratings(raw).items():
+        getattr(detector, THRESHOLDS[name]).copy_(ratings.max())
+    detector.map_threshold.copy_(detector.calibrated(raw)[COMBINED].max())

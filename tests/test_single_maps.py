@@ -47,8 +47,7 @@ def contents(output: Path) -> dict[Path, bytes]:
 def score_by_hand(detector, path: Path, kind: str) -> float:
     """Return the maximum of one raw map with its frame of zeros, shifted and scaled."""
     image, size = load_image(path, (64, 64))
-    student, autoencoder = detector.distances(normalise(image[None]))
-    raw = {"student": student, "autoencoder": autoencoder}
+    raw = detector.distances(normalise(image[None]))
     low, high = getattr(detector, f"{kind}_quantiles")
     scaled = 0.1 * (np.pad(raw[kind][0, 0].numpy(), 4) - low.item()) / (high - low).item()
     whole = torch.nn.functional.interpolate(

@@ -105,7 +105,8 @@ def without_teacher(detector: Detector) -> dict[str, torch.Tensor]:
     Nor what earlier versions' checkpoints lack: it is found before or after training.
     """
     tensors = detector.state_dict().items()
-    return {k: v for k, v in tensors if not k.startswith("teacher.") and k not in LATER}
+    others = (*LATER, *detector.of_statistics())
+    return {k: v for k, v in tensors if not k.startswith("teacher.") and k not in others}
 
 
 def checkpoint_tensors(detector: Detector) -> dict[str, torch.Tensor]:

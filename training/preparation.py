@@ -32,6 +32,7 @@ from utils.options import (
     dataset_path,
     image_size,
     resolved,
+    settle_experts,
 )
 from utils.recipe import check_recipe, with_recipe
 from utils.runs import Run
@@ -48,9 +49,9 @@ NO_PENALTY = (
 
 def check(options: argparse.Namespace) -> None:
     """Raise one InputError with every fault that the options alone show."""
-    faults = check_positive(options, "train_steps", "batch_size", "workers", "scoring_batch_size")
-    faults += check_image_size(options) + check_not_negative(options, "seed", "feature_memory")
-    faults += check_recipe(options)
+    faults = check_positive(options, "batch_size", "workers", "scoring_batch_size")
+    faults += check_not_negative(options, "train_steps", "seed", "feature_memory")
+    faults += settle_experts(options) + check_image_size(options) + check_recipe(options)
     if options.resume and options.overwrite:
         faults.append("--resume and --overwrite exclude each other")
     report_faults(faults)
@@ -167,7 +168,8 @@ def check_stored(
         with noted(faults):
             check_unchanged(run.read_config(), resolved(options))
     same = not faults  # or the checkpoint would be called damaged
-    empty = empty_detector(options.model, options.model_size, image_size(options))
+    experts = tuple(options.experts)
+    empty = empty_detector(options.model, options.model_size, image_size(options), experts)
     faults += room_faults(run, category, empty, options.overwrite)
     if options.resume:
         with noted(faults):
@@ -225,7 +227,8 @@ def check_unchanged(former: dict, now: dict) -> None:
 
 def folder_faults(run: Run) -> list[str]:
     """Return a fault for each place of the output that cannot be written."""
-    places = (run.folder, run.maps_folder, run.metrics_file.parent, run.output)
+    places = (run.folder, run.maps_folder, run.metrics_file.parent, run.results_file.parent)
+    places += (run.output,)
     above = {existing(place) for place in places}
     faults = [
         f"--output_dir {run.output}: {place} "
@@ -234,7 +237,7 @@ def folder_faults(run: Run) -> list[str]:
         if not (place.is_dir() and os.access(place, os.W_OK | os.X_OK))
     ]
     files = (run.checkpoint_file, run.detector_file, run.config_file, run.losses_file)
-    for file in (*files, run.metrics_file, run.output / "results.csv"):
+    for file in (*files, run.metrics_file, run.results_file, run.output / "results.csv"):
         if os.path.lexists(file) and not file.is_file():
             faults.append(f"{file} is no file: remove it, or name another --output_dir")
     test = run.maps_folder / "test"

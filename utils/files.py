@@ -20,7 +20,12 @@ from safetensors.torch import load_file, save
 from data.samples import InputError, require_file
 
 MOST_YAML = 2**16  # bytes, of a file of options
-DTYPES = {torch.float32: "F32", torch.uint8: "U8"}  # of what we store and read again
+DTYPES = {
+    torch.int64: "I64",
+    torch.bool: "BOOL",
+    torch.float32: "F32",
+    torch.uint8: "U8",
+}  # of what we store and read again
 # what reading a file that is cut, altered or foreign raises
 DAMAGED = (SafetensorError, OSError, KeyError, TypeError, ValueError, RuntimeError, OverflowError)
 

@@ -10,6 +10,7 @@ from data.catalog import DATASETS
 from data.images import Size
 from data.samples import InputError, report_faults
 from models.autoencoder import AUTOENCODERS, check_size
+from models.experts import EXPERTS, NETWORKS, STATISTICS, chosen
 from models.pdn import PDNS
 from utils.devices import COMPILERS, PRECISIONS
 from utils.files import user_path
@@ -103,6 +104,32 @@ def add_model_options(parser: argparse.ArgumentParser, default_size: str | None 
     )
 
 
+def add_experts_option(parser: argparse.ArgumentParser, default: tuple[str, ...] = EXPERTS) -> None:
+    """Add --experts."""
+    parser.add_argument(
+        "--experts",
+        choices=EXPERTS,
+        nargs="+",
+        default=[*default],
+        help="what scores: networks, which are trained, and statistics, which need no training",
+    )
+
+
+def settle_experts(options: argparse.Namespace) -> list[str]:
+    """Bring --experts and --train_steps to agree; return the fault of what cannot.
+
+    Without networks there is nothing to train, and without training there are no networks.
+    """
+    options.experts = [*chosen(EXPERTS, tuple(options.experts))]
+    if not chosen(NETWORKS, tuple(options.experts)):
+        options.train_steps = 0
+    if options.train_steps == 0:
+        options.experts = [*chosen(STATISTICS, tuple(options.experts))]
+    if options.experts:
+        return []
+    return ["--train_steps must be at least 1 where no position or composition is in --experts"]
+
+
 def image_size(options: argparse.Namespace) -> Size:
     """Return (height, width) of what the networks see."""
     return (options.image_size[0], options.image_size[-1])
@@ -172,6 +199,17 @@ def interval(text: str) -> str:
     if not re.fullmatch(r"0*[1-9]\d{0,8}[smh]?", text):
         raise argparse.ArgumentTypeError(f"{text} is no number of steps, and no time such as 5m")
     return text
+
+
+def add_run_options(parser: argparse.ArgumentParser) -> None:
+    """Add where a run lies, and what becomes of an earlier one."""
+    group = parser.add_argument_group("output")
+    group.add_argument("--output_dir", type=user_path, default=Path("output"))
+    add_checkpoint_option(group, "1m")
+    group.add_argument("--resume", action="store_true", help="go on where the run was stopped")
+    group.add_argument("--overwrite", action="store_true", help="replace an earlier run")
+    text = "read all that the run needs, report every fault, compute nothing"
+    group.add_argument("--check", action="store_true", help=text)
 
 
 def add_config_option(parser: argparse.ArgumentParser) -> None:

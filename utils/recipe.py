@@ -4,6 +4,7 @@ import argparse
 from collections.abc import Mapping
 from dataclasses import asdict
 
+from models.experts import NETWORKS
 from models.recipe import PUBLISHED, Recipe
 
 TEXTS = {
@@ -35,8 +36,11 @@ def recipe_values(recipe: Recipe) -> dict[str, float | list[float]]:
 
 
 def with_recipe(config: Mapping) -> dict:
-    """Return a run's stored options; one of a version that stored no recipe had the published."""
-    return {**recipe_values(PUBLISHED), **config}
+    """Return a run's stored options; one of an earlier version was of the published recipe.
+
+    And its experts were the networks.
+    """
+    return {**recipe_values(PUBLISHED), "experts": [*NETWORKS], **config}
 
 
 def recipe_of(options: argparse.Namespace) -> Recipe:

@@ -17,6 +17,7 @@ from data.depth import DEPTHS
 from data.fingerprints import Images, validated
 from data.samples import InputError, require_file
 from models.detector import LATER, Detector, empty_detector
+from models.experts import EXPERTS, NETWORKS, chosen
 from models.gfencoder import Size
 from utils.devices import PRECISIONS
 from utils.files import (
@@ -88,6 +89,13 @@ class Run:
             return self.folder / "metrics.json"
         return self.output / "metrics" / self.dataset / f"{self.subdataset}.json"
 
+    @property
+    def results_file(self) -> Path:
+        """Where each scored image has a row."""
+        if self.replacement:
+            return self.folder / "results.csv"
+        return self.output / "results" / self.dataset / f"{self.subdataset}.csv"
+
     def has_begun(self) -> bool:
         """Tell whether --resume would find something to go on with."""
         return self.detector_file.exists() or self.checkpoint_file.exists()
@@ -105,7 +113,8 @@ class Run:
             new = replace(self, replacement=True)
             remove_parts(new.folder.rglob(".*.part"))
             remove_parts(self.maps_folder.rglob(".*.part"))
-            remove_parts(self.metrics_file.parent.glob(f".{self.metrics_file.name[:40]}.*.part"))
+            for file in (self.metrics_file, self.results_file):
+                remove_parts(file.parent.glob(f".{file.name[:40]}.*.part"))
             remove_parts(self.output.glob(".*.part"))
             yield
 
@@ -128,6 +137,7 @@ class Run:
             for path in former.folder.glob("events.*"):
                 path.unlink()
         special = {self.maps_folder: former.maps_folder, self.metrics_file: former.metrics_file}
+        special[self.results_file] = former.results_file
         order = {self.checkpoint_file: -1, self.detector_file: 1}
         for path in sorted(self.folder.iterdir(), key=lambda path: (order.get(path, 0), path)):
             target = special.get(path, former.folder / path.name)
@@ -198,7 +208,7 @@ class Run:
         `size` is its (height, width), `precision` that of training and calibration.
         """
         about = {"model": model, "model_size": model_size, "image_size": list(size)}
-        about["precision"] = precision
+        about |= {"precision": precision, "experts": list(detector.experts)}
         save_tensors(detector.state_dict(), self.detector_file, about)
 
     def load_detector(self, device: torch.device) -> tuple[Detector, Size, str]:
@@ -213,10 +223,17 @@ class Run:
             height, width = map(operator.index, about["image_size"])
             precision = about.get("precision", "fp32")
             PRECISIONS[precision]  # or a KeyError
-            detector = empty_detector(about["model"], about["model_size"], (height, width))
-            tensors = read_tensors(path, detector.state_dict(), LATER)
+            experts = tuple(about.get("experts", NETWORKS))
+            if not experts or experts != chosen(EXPERTS, experts):
+                raise ValueError(f"{experts} are no experts")
+            model, model_size = about["model"], about["model_size"]
+            detector = empty_detector(model, model_size, (height, width), experts)
+            state = detector.state_dict()
+            later = {name: LATER[name] for name in LATER if name in state}
+            tensors = read_tensors(path, state, later)
             detector.load_state_dict(tensors, assign=True)
-            if not all(parameter.isfinite().all() for parameter in detector.parameters()):
+            fitted = (*detector.parameters(), *detector.statistics.buffers())
+            if not all(tensor.isfinite().all() for tensor in fitted):
                 raise ValueError("a weight is not a finite number")
             if int(detector.bits) not in DEPTHS:
                 raise ValueError(f"{int(detector.bits)} bits are no depth of images")

@@ -15,7 +15,7 @@ from benchmarks.published import (
 from data.images import normalise
 from data.natural import penalty_view
 from data.samples import InputError
-from models.detector import score_maps
+from models.experts import score_maps
 from tests.conftest import disagreeing_detector, fill
 
 CPU = torch.device("cpu")
@@ -89,7 +89,7 @@ def test_its_scores_and_maps_are_ours_but_for_the_frame():
     detector = disagreeing_detector("glae", SIZE).eval()
     detector.student_quantiles.copy_(torch.tensor([0.2, 0.9]))
     detector.autoencoder_quantiles.copy_(torch.tensor([0.1, 0.3]))
-    inside = detector.maps(noise(0)).combined[..., 4:-4, 4:-4]
+    inside = detector.maps(noise(0))["combined"][..., 4:-4, 4:-4]
     expected = score_maps(nn.functional.pad(inside, (4, 4, 4, 4)), (90, 130))
     for theirs, ours in zip(
         PublishedScoring(detector, CPU).score(noise(0), (90, 130)), expected, strict=True

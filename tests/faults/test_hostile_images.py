@@ -153,11 +153,11 @@ def test_every_fault_of_images_and_masks_is_told_at_once(world, tmp_path, outcom
     Image.new("L", SIZE, 77).save(truth / "001" / "000.png")
     (kit / "ground_truth" / "structural_anomalies" / "001" / "000.png").unlink()
     line = ["--mvtec_loco_path", tmp_path / "loco", "--subdataset", "kit", "--output_dir"]
-    line += [tmp_path / "out", "--check", "--train_steps", "0", "--weights", tmp_path / "none.pth"]
+    line += [tmp_path / "out", "--check", "--batch_size", "0", "--weights", tmp_path / "none.pth"]
     code, _, errors = outcome(main, line)
     assert code == 2
     for named in (
-        "--train_steps must be at least 1",
+        "--batch_size must be at least 1",
         "none.pth is no file",
         "train/good/001.png: no known format",
         "validation/good/000.png: no known format",

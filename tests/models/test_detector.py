@@ -7,8 +7,9 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from models.detector import build_detector, hard_feature_loss
+from models.detector import build_detector
 from models.gfencoder import GFEBlock
+from models.losses import hard_feature_loss
 from models.pdn import pdn_small
 from tests.conftest import disagreeing_detector
 
@@ -118,11 +119,11 @@ def test_uncalibrated_maps_are_the_mean_squared_distances(detector):
     student = ((described - output[:, :CHANNELS]) ** 2).sum(1, keepdim=True) / CHANNELS
     autoencoder = ((reconstructed - output[:, CHANNELS:]) ** 2).sum(1, keepdim=True) / CHANNELS
     maps = detector.maps(image)
-    assert maps.student.shape == (2, 1, 16, 20)
+    assert maps["student"].shape == (2, 1, 16, 20)
     close = partial(torch.testing.assert_close, rtol=1e-4, atol=1e-6)
-    close(inside(maps.student), student)
-    close(inside(maps.autoencoder), autoencoder)
-    close(inside(maps.combined), (student + autoencoder) / 2)
+    close(inside(maps["student"]), student)
+    close(inside(maps["autoencoder"]), autoencoder)
+    close(inside(maps["combined"]), (student + autoencoder) / 2)
 
 
 def inside(maps: torch.Tensor) -> torch.Tensor:
@@ -136,7 +137,7 @@ def test_the_frame_of_a_map_is_calm_as_nothing_that_the_networks_see(detector):
     image = noise(0, 2)
     set_quantiles(detector, image)
     for maps, (low, high) in zip(
-        detector.maps(image)[1:],
+        list(detector.maps(image).values())[1:],
         (detector.student_quantiles, detector.autoencoder_quantiles),
         strict=True,
     ):
@@ -150,8 +151,8 @@ def test_the_frame_of_a_map_is_calm_as_nothing_that_the_networks_see(detector):
 def set_quantiles(detector, image: torch.Tensor) -> None:
     raw = detector.maps(image)
     for buffer, maps in (
-        (detector.student_quantiles, raw.student),
-        (detector.autoencoder_quantiles, raw.autoencoder),
+        (detector.student_quantiles, raw["student"]),
+        (detector.autoencoder_quantiles, raw["autoencoder"]),
     ):
         buffer.copy_(torch.from_numpy(np.quantile(inside(maps).numpy(), (0.9, 0.995))))
 
@@ -161,19 +162,19 @@ def test_calibration_brings_the_quantiles_to_0_and_a_tenth(detector):
     image = noise(0, 3)
     set_quantiles(detector, image)
     maps = detector.maps(image)
-    for calibrated in (maps.student, maps.autoencoder):
+    for calibrated in (maps["student"], maps["autoencoder"]):
         quantiles = np.quantile(inside(calibrated).numpy(), (0.9, 0.995))
         np.testing.assert_allclose(quantiles, (0.0, 0.1), atol=1e-5)
-    torch.testing.assert_close(maps.combined, 0.5 * maps.student + 0.5 * maps.autoencoder)
+    torch.testing.assert_close(maps["combined"], 0.5 * maps["student"] + 0.5 * maps["autoencoder"])
 
 
 def test_equal_quantiles_give_finite_maps(detector):
     detector.eval()
-    raw = detector.maps(noise(0)).student.max().item()
+    raw = detector.maps(noise(0))["student"].max().item()
     detector.student_quantiles.fill_(raw)
     maps = detector.maps(noise(0))
-    assert maps.combined.isfinite().all()
-    assert maps.student.max().item() == pytest.approx(0, abs=1e-4)  # at its highest quantile
+    assert maps["combined"].isfinite().all()
+    assert maps["student"].max().item() == pytest.approx(0, abs=1e-4)  # at its highest quantile
 
 
 def upsampled(pixels: np.ndarray, size: tuple[int, int]) -> np.ndarray:
@@ -197,7 +198,9 @@ def test_a_score_is_the_maximum_of_the_resized_map(detector, size):
     image = noise(0, 2)
     set_quantiles(detector, image)
     scores, maps = detector.score(image, size)
-    for score, resized, combined in zip(scores, maps, detector.maps(image).combined, strict=True):
+    for score, resized, combined in zip(
+        scores, maps, detector.maps(image)["combined"], strict=True
+    ):
         expected = upsampled(combined[0].numpy(), size)
         np.testing.assert_allclose(resized.numpy(), expected, rtol=1e-4, atol=1e-5)
         assert score.item() == pytest.approx(expected.max(), rel=1e-4)
@@ -249,7 +252,7 @@ def test_maps_are_float32_under_reduced_precision(detector):
         maps = detector.maps(noise(0))
         losses = detector.losses(noise(0), noise(1))
     exact = detector.maps(noise(0))
-    for reduced, full in zip(maps, exact, strict=True):
+    for reduced, full in zip(maps.values(), exact.values(), strict=True):
         assert reduced.dtype == torch.float32
         assert F.mse_loss(reduced, full) < 0.01 * full.square().mean()
     assert all(loss.dtype == torch.float32 for loss in losses.values())

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 import torch
 
-from models.detector import build_detector, hard_feature_loss
+from models.detector import build_detector
+from models.losses import hard_feature_loss
 from models.recipe import PUBLISHED, Recipe
 
 QUANTILES = ("0", "0.3", "0.5", "0.7", "0.9", "0.99", "0.995", "0.9999", "1")

@@ -164,7 +164,9 @@ def test_the_quantiles_are_those_of_the_detectors_recipe(detector, paths):
 def test_after_calibration_these_quantiles_are_0_and_a_tenth(detector, paths):
     calibrate(detector, paths, SIZE, WORKERS, COMPUTE)
     maps = [detector.maps(normalised(path)) for path in paths]
-    student, autoencoder = ([m[kind][..., 4:-4, 4:-4].numpy() for m in maps] for kind in (1, 2))
+    student, autoencoder = (
+        [m[kind][..., 4:-4, 4:-4].numpy() for m in maps] for kind in ("student", "autoencoder")
+    )
     for calibrated in (student, autoencoder):
         np.testing.assert_allclose(quantiles(calibrated), (0.0, 0.1), atol=1e-4)
 

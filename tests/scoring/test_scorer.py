@@ -38,11 +38,16 @@ def assert_same(found: tuple, expected: tuple, tolerance: float = 1e-4) -> None:
         torch.testing.assert_close(ours, plain, rtol=tolerance, atol=tolerance)
 
 
+def assert_same_maps(scorer: Scorer, detector, images: torch.Tensor) -> None:
+    expected = detector.maps(normalise(images))
+    assert_same(scorer.look(images).maps.values(), expected.values())
+
+
 def test_scores_and_maps_are_the_detectors(detector, images):
     scorer = Scorer(detector, CPU)
     scores, maps = scorer.score(images, [ORIGINAL] * 3)
     assert_same((scores, torch.stack(maps)), detector.score(normalise(images), ORIGINAL))
-    assert_same(scorer.maps(images), detector.maps(normalise(images)))
+    assert_same_maps(scorer, detector, images)
 
 
 def test_images_of_several_sizes_are_scored_together_each_at_its_own(detector, images):
@@ -89,7 +94,8 @@ def test_folding_twice_is_folding_once_and_leaves_the_detector_alone(size):
 def test_half_precision_is_near_and_its_maps_are_float32(detector, images):
     scorer = Scorer(detector, replace(CPU, precision="bf16"))
     expected = detector.maps(normalise(images))
-    for ours, plain in zip(scorer.maps(images), expected, strict=True):
+    for name, ours in scorer.look(images).maps.items():
+        plain = expected[name]
         assert ours.dtype == torch.float32
         assert (ours - plain).abs().mean() < 0.02 * plain.std()
     state = scorer.detector.state_dict()
@@ -113,17 +119,19 @@ def test_a_graph_serves_batches_of_any_size_and_its_maps_outlive_the_next(
             if self.result is None:
                 self.result = fresh
             for held, new in zip(self.result, fresh, strict=True):
-                held.copy_(new)
+                for name, tensor in new.items():
+                    held[name].copy_(tensor)
             return self.result
 
     monkeypatch.setattr(scoring, "CudaGraph", Reusing)
     scorer = Scorer(detector, replace(CPU, compiler="graph", scoring_batch_size=2))
     batches = (images[:2], images[1:], images[2:])
-    found = [scorer.distances(batch) for batch in batches]
+    found = [scorer.look(batch).raw for batch in batches]
     assert scorer.graph.calls == 3
     for batch, distances in zip(batches, found, strict=True):  # the last batch is not full
-        assert_same(distances, detector.distances(normalise(batch)))
-    assert_same(scorer.maps(images[:1]), detector.maps(normalise(images[:1])))
+        expected = detector.distances(normalise(batch))
+        assert_same(distances.values(), expected.values())
+    assert_same_maps(scorer, detector, images[:1])
 
 
 @pytest.mark.gpu
@@ -138,7 +146,7 @@ def test_a_gpu_replays_the_scoring_and_gives_the_same_maps(detector, images):
     )
     graph.warm_up(SIZE)
     for batch in (images[:2], images[2:]):  # another number may be another algorithm
-        assert_same(graph.maps(batch), plain.maps(batch), 1e-2)
+        assert_same(graph.look(batch).maps.values(), plain.look(batch).maps.values(), 1e-2)
 
 
 @pytest.mark.parametrize(("compiler", "calls"), [("none", 1), ("graph", 4)])
@@ -146,13 +154,13 @@ def test_warming_up_runs_what_is_timed_later(detector, monkeypatch, compiler, ca
     """Three calls before a capture, and the capture: afterwards a graph is only replayed."""
     seen = []
     monkeypatch.setattr(scoring, "CudaGraph", lambda function: function)
-    real = scoring.distances_and_maps
+    real = scoring.look
 
     def counted(detector, images):
         seen.append(images.shape)
         return real(detector, images)
 
-    monkeypatch.setattr(scoring, "distances_and_maps", counted)
+    monkeypatch.setattr(scoring, "look", counted)
     Scorer(detector, replace(CPU, compiler=compiler, scoring_batch_size=2)).warm_up(SIZE)
     assert seen == [(2, 3, *SIZE)] * calls
 
@@ -171,7 +179,7 @@ def test_a_map_that_cannot_be_written_stops_the_scoring_with_its_error(tmp_path,
 
     monkeypatch.setattr(maps.tifffile, "imwrite", full)
     with pytest.raises(OSError, match="No space left"):
-        maps.write_maps(scorer, category, SIZE, 1, tmp_path / "maps", {})
+        maps.write_maps(scorer, category, SIZE, 1, tmp_path / "maps", {}, {})
     assert len(list((tmp_path / "maps").rglob("*.tiff"))) == 2
     assert not list((tmp_path / "maps").rglob("*.part"))
 
@@ -182,12 +190,12 @@ def test_the_time_of_an_image_is_the_median_after_a_warm_up(tmp_path, monkeypatc
     category = read_category("mvtec_ad", tmp_path / "ad", "bottle", seed=0)
     scorer = Scorer(disagreeing_detector("glae", SIZE), replace(CPU, scoring_batch_size=2))
     order, clock = [], iter([0, 90, 100, 102, 200, 206])  # three batches of two
-    for name in ("warm_up", "score"):
+    for name in ("warm_up", "resized"):
         real = getattr(scorer, name)
         monkeypatch.setattr(
             scorer, name, lambda *a, real=real, name=name: (order.append(name), real(*a))[1]
         )
     monkeypatch.setattr(maps.time, "perf_counter", lambda: next(clock))
-    seconds = maps.write_maps(scorer, category, SIZE, 1, tmp_path / "maps", {})
-    assert order == ["warm_up", "score", "score", "score"]
+    seconds = maps.write_maps(scorer, category, SIZE, 1, tmp_path / "maps", {}, {})
+    assert order == ["warm_up", "resized", "resized", "resized"]
     assert seconds == 3.0

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from data.images import jitter, normalise
-from models.detector import TEACHER_CHANNELS
+from models.pdn import TEACHER_CHANNELS
 from models.recipe import PUBLISHED
 from tests.training.fitting import (
     COMPUTE,

@@ -9,7 +9,8 @@ import torch
 from torch.nn import functional as F
 
 from data.images import draw_jitter, jitter, normalise
-from models.detector import TEACHER_CHANNELS, hard_feature_loss
+from models.losses import hard_feature_loss
+from models.pdn import TEACHER_CHANNELS
 from tests.training.stepping import (
     CPU,
     SIZE,

@@ -145,7 +145,7 @@ def test_a_preset_that_is_not_there_is_named():
 
 
 def test_every_fault_is_reported_at_once():
-    options = options_of("--train_steps", "0", "--batch_size", "-1", "--image_size", "8")
+    options = options_of("--train_steps", "-1", "--batch_size", "-1", "--image_size", "8")
     with pytest.raises(InputError) as error:
         check(options)
     for named in ("--train_steps", "--batch_size", "--image_size", "61"):

@@ -1,0 +1,123 @@
+"""Sums over samples, which can be merged: mean, covariance and its shrinkage follow from them."""
+
+from dataclasses import dataclass
+
+import torch
+
+
+@dataclass
+class Moments:
+    """Sums of samples (..., d) about their own mean, at any number of leading places.
+
+    `products` is the sum of y yᵀ, `cubes` of |y|² y, `fourths` of |y|⁴ over y = sample - mean. With
+    the higher ones Ledoit and Wolf's shrinkage is exact after a merge, too.
+    """
+
+    count: int
+    mean: torch.Tensor  # (..., d)
+    products: torch.Tensor  # (..., d, d)
+    cubes: torch.Tensor  # (..., d)
+    fourths: torch.Tensor  # (...)
+
+    @staticmethod
+    def of(samples: torch.Tensor) -> "Moments":
+        """Return the moments of samples (n, ..., d)."""
+        mean = samples.mean(0)
+        moments = Moments.none(mean)
+        moments.add(samples - mean)
+        return moments
+
+    @staticmethod
+    def none(mean: torch.Tensor) -> "Moments":
+        """Return the moments of no sample yet, about a mean (..., d) that is known before."""
+        products = mean.new_zeros((*mean.shape, mean.shape[-1]))
+        return Moments(0, mean, products, torch.zeros_like(mean), torch.zeros_like(mean[..., 0]))
+
+    def add(self, centred: torch.Tensor) -> None:
+        """Take in samples less the mean, (n, ..., d); in the end they must sum to 0."""
+        self.count += len(centred)
+        by_place = centred.movedim(0, -2)  # (..., n, d)
+        self.products += by_place.mT @ by_place
+        squares = by_place.square().sum(-1, keepdim=True)
+        self.cubes += (squares * by_place).sum(-2)
+        self.fourths += squares.square().sum((-2, -1))
+
+    def about(self, mean: torch.Tensor) -> "Moments":
+        """Return the same sums about another mean: y becomes y + the difference of the means."""
+        shift, n = self.mean - mean, self.count
+        length = shift.square().sum(-1)
+        trace = self.products.diagonal(dim1=-2, dim2=-1).sum(-1)
+        turned = (self.products @ shift[..., None])[..., 0]
+        cubes = self.cubes + 2 * turned + (trace + n * length)[..., None] * shift
+        fourths = self.fourths + 4 * ((self.cubes + turned) * shift).sum(-1)
+        fourths += 2 * length * trace + n * length.square()
+        products = self.products + n * shift[..., :, None] * shift[..., None, :]
+        return Moments(n, mean, products, cubes, fourths)
+
+    def merged(self, other: "Moments") -> "Moments":
+        """Return the moments of both sets of samples together."""
+        count = self.count + other.count
+        mean = (self.count * self.mean + other.count * other.mean) / count
+        ours, theirs = self.about(mean), other.about(mean)
+        return Moments(
+            count,
+            mean,
+            ours.products + theirs.products,
+            ours.cubes + theirs.cubes,
+            ours.fourths + theirs.fourths,
+        )
+
+    def noise(self) -> torch.Tensor:
+        """Return how far the covariance is off, (...): its expected squared Frobenius distance.
+
+        Source: Ledoit and Wolf, *A well-conditioned estimator for large-dimensional covariance
+        matrices*, 2004, lemma 3.4.
+        """
+        squared = (self.products / self.count).square().sum((-2, -1))
+        return ((self.fourths / self.count - squared) / self.count).clamp(min=0)
+
+    def shrunk(self) -> torch.Tensor:
+        """Return the covariance (..., d, d) shrunk towards a multiple of the identity.
+
+        Source: Ledoit and Wolf, 2004; scikit-learn's `LedoitWolf` is the same.
+        """
+        covariance = self.products / self.count
+        d = covariance.shape[-1]
+        scale = covariance.diagonal(dim1=-2, dim2=-1).mean(-1)[..., None, None]
+        identity = scale * torch.eye(d, dtype=covariance.dtype, device=covariance.device)
+        spread = (covariance - identity).square().sum((-2, -1))
+        part = share(self.noise(), spread)[..., None, None]
+        return (1 - part) * covariance + part * identity
+
+    def shrunk_to_pooled(self) -> torch.Tensor:
+        """Return each place's covariance (places, d, d) shrunk towards the mean over all places.
+
+        All are shrunk by the same part, Ledoit and Wolf's for the places together: almost nothing
+        where places differ and there are many samples, all where a place is like any other.
+        """
+        covariance = self.products / self.count
+        pooled = covariance.mean(0)
+        spread = (covariance - pooled).square().sum()
+        part = share(self.noise().sum(), spread)
+        unbiased = self.count / max(self.count - 1, 1)
+        return unbiased * ((1 - part) * covariance + part * pooled)
+
+
+def share(noise: torch.Tensor, spread: torch.Tensor) -> torch.Tensor:
+    """Return the part that a covariance is shrunk by, 0 to 1; nothing where nothing differs."""
+    return torch.where(noise > 0, (noise / spread.clamp(min=1e-30)).clamp(max=1), 0)
+
+
+def packed(symmetric: torch.Tensor) -> torch.Tensor:
+    """Return the upper triangles of symmetric matrices: (..., d, d) -> (..., d (d + 1) / 2)."""
+    rows, columns = torch.triu_indices(symmetric.shape[-1], symmetric.shape[-1])
+    return symmetric[..., rows, columns]
+
+
+def unpacked(triangles: torch.Tensor, d: int) -> torch.Tensor:
+    """Return the symmetric matrices (..., d, d) of `packed`."""
+    rows, columns = torch.triu_indices(d, d)
+    matrices = triangles.new_empty((*triangles.shape[:-1], d, d))
+    matrices[..., rows, columns] = triangles
+    matrices[..., columns, rows] = triangles
+    return matrices
