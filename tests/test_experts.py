@@ -106,7 +106,7 @@ def test_statistics_change_nothing_of_what_is_trained(fused, product, teacher, t
     assert any(name.startswith("student.") for name in names)
     for name in names:
         assert torch.equal(ours[name], theirs[name]), name
-    assert plain.checkpoint_file.stat().st_size == fused.checkpoint_file.stat().st_size
+    assert load_file(plain.checkpoint_file).keys() == load_file(fused.checkpoint_file).keys()
 
 
 def test_the_same_twice_is_the_same_bit_for_bit_also_when_resumed(
