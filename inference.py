@@ -17,7 +17,7 @@ from data.samples import Category, InputError, report_faults
 from evaluation.columns import COLUMN_CHOICES
 from evaluation.evaluation import evaluate, measure, tell_unlabelled
 from evaluation.maps import check_maps
-from evaluation.tables import FORMATS, Results, print_tables, write_csv
+from evaluation.tables import FORMATS, Results, print_by_expert, print_tables, write_csv
 from models.detector import THRESHOLDS
 from models.experts import COMBINED, SCORED
 from utils.commands import printable, run_command, say
@@ -160,6 +160,8 @@ def evaluate_run(
         has = " and ".join(detector.experts)
         raise InputError(f"{run.detector_file} has {has}: train it with --experts {shown}, too")
     if getattr(detector, THRESHOLDS[shown]).isnan():
+        if options.by_expert:
+            return None
         raise InputError(
             f"{run.detector_file} is of an earlier version, which kept no threshold of the "
             f"{shown} map: train it again with --overwrite, or leave --map out"
@@ -204,16 +206,19 @@ def main(options: argparse.Namespace) -> int:
     report_faults(faults)
     compute = pick_compute(options)
     selected = {output: selected_runs(output, options) for output in options.outputs}
-    failed = False
+    failed, by_expert = False, {}
     for shown in SCORED if options.by_expert else (options.map,):
         evaluated = {o: evaluate_runs(of, options, compute, shown) for o, of in selected.items()}
         results = {output: found for output, (found, _) in evaluated.items() if found}
-        single = None if shown == COMBINED else shown
-        for output in () if options.maps_dir or single else results:
-            write_csv(output)
         if results:
-            print_tables(results.values(), options.format, options.columns, single)
+            by_expert[None if shown == COMBINED else shown] = [*results.values()]
+        for output in () if options.maps_dir or shown != COMBINED else results:
+            write_csv(output)
         failed |= any(wrong for _, wrong in evaluated.values())
+    for single, results in () if options.by_expert else by_expert.items():
+        print_tables(results, options.format, options.columns, single)
+    if options.by_expert and by_expert:
+        print_by_expert(by_expert, options.format, options.columns)
     return 2 if failed else 0
 
 

@@ -197,7 +197,7 @@ def evaluate(
         "counts": {name: len(samples) for name, samples in splits.items()},
         "threshold": getattr(detector, THRESHOLDS[shown]).item(),
         "map_threshold": getattr(detector, "map_threshold", detector.threshold).item(),
-        "experts": what_experts_count(detector),
+        "experts": errors_of_experts(detector),
         "seconds": {
             "training": run.read_training_seconds(),
             "evaluation": time.perf_counter() - begun,
@@ -218,16 +218,12 @@ def evaluate(
     return result
 
 
-def what_experts_count(detector: Detector) -> dict[str, dict[str, float]]:
-    """Return what each expert errs on made defects and counts for; {} of networks alone."""
+def errors_of_experts(detector: Detector) -> dict[str, dict[str, float]]:
+    """Return each expert's errors on made defects, by which it counts; {} of networks alone."""
     if not detector.statistics:
         return {}
-    of = {"rating": 0, "map": 1}
     rows = {name: detector.errors[EXPERTS.index(name)].tolist() for name in detector.experts}
-    return {
-        name: {f"{what}_error": row[index] for what, index in of.items()}
-        for name, row in rows.items()
-    }
+    return {name: {"score_error": row[0], "map_error": row[1]} for name, row in rows.items()}
 
 
 def write_results(run: Run, category: Category, scores: Scores, threshold: float) -> None:

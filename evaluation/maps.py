@@ -59,7 +59,7 @@ def write_maps(
             synchronise(compute.device)
             if len(batch) == count or not seconds:  # a smaller one is new
                 seconds.append((time.perf_counter() - begun) / len(batch))
-            rated = {SCORE: scored} | {n: r for n, r in found.ratings.items() if n != COMBINED}
+            rated = {SCORE: scored} | {n: r for n, r in found.scores.items() if n != COMBINED}
             columns = {name: values.tolist() for name, values in rated.items()}
             for index, anomaly_map in enumerate(maps):
                 sample = next(samples)

@@ -89,7 +89,11 @@ def write_csv(output: Path) -> None:
 
 def as_csv(tables: Tables, single: str | None = None) -> str:
     """Return all columns of all tables as CSV, numbers in full; `single` as in `formatted`."""
-    records = as_records(tables, single)
+    return csv_of(as_records(tables, single))
+
+
+def csv_of(records: list[dict]) -> str:
+    """Return `as_records` as CSV."""
     names = list(dict.fromkeys(name for record in records for name in record))
     text = io.StringIO()
     writer = csv.DictWriter(text, names, restval="")
@@ -189,20 +193,45 @@ def print_tables(
     print(tables(runs, style, which, single))
 
 
-def tables(
-    runs: Iterable[Results], style: str, which: str = "headline", single: str | None = None
-) -> str:
-    """Return what `print_tables` prints."""
+def print_by_expert(by_expert: dict[str | None, list[Results]], style: str, which: str) -> None:
+    """Print the tables of all experts together, of None, and of each alone.
+
+    csv and json are one table, whose column `map` is empty for all together.
+    """
+    if style not in ("csv", "json"):
+        print("\n\n".join(tables(runs, style, which, name) for name, runs in by_expert.items()))
+        return
+    records = [
+        record
+        for name, runs in by_expert.items()
+        for record in as_records(tabulated(by_model(runs)), name)
+    ]
+    print(csv_of(records).rstrip() if style == "csv" else json.dumps(records, indent=2))
+
+
+def by_model(runs: Iterable[Results]) -> dict[str, dict[str, list[Categories]]]:
+    """Return dataset -> what tells models apart -> each run's categories."""
     found: dict[str, list[dict[str, dict]]] = {}  # dataset -> each run's categories
     for results in runs:
         for dataset, categories in results.items():
             found.setdefault(dataset, []).append(categories)
-    models = {name: grouped(several) for name, several in found.items()}
-    rowed = {
+    return {name: grouped(several) for name, several in found.items()}
+
+
+def tabulated(models: dict[str, dict[str, list[Categories]]]) -> Tables:
+    """Return the rows of every model's runs."""
+    return {
         name: {model: [rows(name, run) for run in runs] for model, runs in of.items()}
         for name, of in models.items()
     }
-    text = formatted(rowed, style, which, single)
+
+
+def tables(
+    runs: Iterable[Results], style: str, which: str = "headline", single: str | None = None
+) -> str:
+    """Return what `print_tables` prints."""
+    models = by_model(runs)
+    text = formatted(tabulated(models), style, which, single)
     if style in ("csv", "json"):
         return text
     notes = [note for name, of in models.items() for note in _notes(name, of, which)]

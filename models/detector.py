@@ -16,10 +16,12 @@ from models.experts import (
     Raw,
     calibrate_map,
     chosen,
-    rate,
+    combine,
+    raw_score,
+    rows,
     score_maps,
     standardised,
-    weights,
+    weighted,
     whole,
 )
 from models.gfencoder import Size
@@ -42,7 +44,7 @@ class Detector(nn.Module):
     Student and autoencoder are there if one of them is among the `experts`. Its buffers are the
     teacher's channel mean and std, two quantiles of each expert's map, the thresholds and the bits
     that images deeper than 8 bits are scaled from; with statistics also theirs, and what brings the
-    experts' ratings to one scale. So `state_dict` is the whole trained thing. Before calibration
+    experts' scores to one scale. So `state_dict` is the whole trained thing. Before calibration
     they change nothing. `recipe` is what training and calibration go by; scoring needs none.
     Source: EfficientAD (Batzner et al., WACV 2024); GLAE for its autoencoder.
     """
@@ -72,7 +74,7 @@ class Detector(nn.Module):
         if self.statistics:
             self.register_buffer("map_threshold", torch.tensor(float("inf")))
             self.register_buffer("scales", torch.tensor([[0.0, 1.0]] * len(EXPERTS)))
-            self.register_buffer("errors", torch.ones(len(EXPERTS), 2))  # of ratings, of maps
+            self.register_buffer("errors", torch.ones(len(EXPERTS), 2))  # of scores, of maps
         self.register_buffer("bits", LATER["bits"].clone())
         self.folded = False  # the teacher's last layer normalises; see `for_scoring`
 
@@ -88,6 +90,20 @@ class Detector(nn.Module):
     def networks(self) -> list[nn.Module]:
         """Return what is trained: the student and the autoencoder, or nothing."""
         return [] if self.student is None else [self.student, self.autoencoder]
+
+    def check_statistics(self) -> None:
+        """Raise ValueError, or torch's RuntimeError, for statistics that no images can have."""
+        if not self.statistics:
+            return
+        calibration = (self.scales, self.errors, self.map_threshold)
+        if not all(t.isfinite().all() for t in (*calibration, *self.statistics.buffers())):
+            raise ValueError("a statistic is not a finite number")
+        if not ((self.scales[:, 1] > 0).all() and ((self.errors >= 0) & (self.errors <= 1)).all()):
+            raise ValueError("its experts have impossible spreads or errors")
+        for statistic in self.statistics.values():
+            if statistic.count < 1:
+                raise ValueError(f"its statistics are of {int(statistic.count)} images")
+            statistic.prepare()
 
     def of_statistics(self) -> list[str]:
         """Return the names of all state that a detector without statistics lacks."""
@@ -215,42 +231,25 @@ class Detector(nn.Module):
         """Return the anomaly maps that `distances` become by the calibrated quantiles.
 
         The combined one and each expert's, (N, 1, h + 8, w + 8) float32, where h x w is the PDN's.
-        The frame that the unpadded PDN leaves out has a distance of 0, less than any good pixel.
-        The published code pads the calibrated map, where 0 is more than nine in ten of them. The
-        combined map is the networks' mean, as published; with statistics each expert counts by how
-        well its map finds made defects, but the composition's, where there is another, only
-        explains.
+        The frame that the unpadded PDN leaves out has a distance of 0, less than any good pixel but
+        for the composition's, whose map may be negative. The published code pads the calibrated
+        map, where 0 is more than nine in ten of them.
         """
         maps = {
             name: calibrate_map(whole(raw[name]), getattr(self, f"{name}_quantiles"))
             for name in self.experts
         }
-        if not self.statistics:
-            combined = sum(maps.values()) / len(maps)
-        else:
-            names = [name for name in maps if name != "composition"] or [*maps]
-            parts = weights(self.of(self.errors, names)[:, 1])
-            combined = sum(part * maps[name] for part, name in zip(parts, names, strict=True))
-        return {COMBINED: combined} | maps
+        return {COMBINED: combine(maps, self.errors if self.statistics else None)} | maps
 
-    def ratings(self, raw: Raw) -> dict[str, torch.Tensor]:
+    def scores(self, raw: Raw) -> dict[str, torch.Tensor]:
         """Return the combined score of images and each expert's, (N,), 0 for a usual good image.
 
         Nothing without statistics: then a score is its map's maximum, as published.
         """
         if not self.statistics:
             return {}
-        names = [*self.experts]
-        scales = self.of(self.scales, names)
-        rated = {n: standardised(rate(n, raw[n]), s) for n, s in zip(names, scales, strict=True)}
-        parts = weights(self.of(self.errors, names)[:, 0])
-        fused = sum(part * rated[name] for part, name in zip(parts, names, strict=True))
-        return {COMBINED: fused} | rated
-
-    @staticmethod
-    def of(rows: torch.Tensor, names: list[str]) -> torch.Tensor:
-        """Return those of a buffer's rows, one for each of EXPERTS, that are of `names`."""
-        return torch.stack([rows[EXPERTS.index(name)] for name in names])
+        own = {n: standardised(raw_score(n, raw[n]), rows(self.scales, n)) for n in self.experts}
+        return {COMBINED: weighted(own, self.errors[:, 0])} | own
 
     def maps(self, image: torch.Tensor) -> dict[str, torch.Tensor]:
         """Return the calibrated anomaly maps of normalised images (N, 3, H, W)."""
@@ -264,7 +263,7 @@ class Detector(nn.Module):
         """
         raw = self.distances(image)
         maxima, maps = score_maps(self.calibrated(raw)[COMBINED], size)
-        return self.ratings(raw).get(COMBINED, maxima), maps
+        return self.scores(raw).get(COMBINED, maxima), maps
 
 
 def build_detector(

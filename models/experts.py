@@ -1,4 +1,4 @@
-"""Four experts, each with a map and a rating of the image, and how one result is made of theirs."""
+"""Four experts, each with a map and a score of the image, and how one result is made of theirs."""
 
 from collections.abc import Iterable, Mapping
 
@@ -19,7 +19,7 @@ MAP_PADDING = 4  # outputs at each border that the unpadded PDN does not describ
 # The least spread of two quantiles, of their level and at all: good images without any contrast
 # have none, and what differs from them would be infinitely strange. Others have 100 times as much.
 LEAST_SPREAD, LEAST_SPREAD_AT_ALL = 1e-3, 1e-6
-STRANGEST = 0.005  # of a map's places: a rating is their mean; steadier than the maximum
+STRANGEST = 0.005  # of a map's places: a score is their mean; steadier than the maximum
 # Errors on made defects below which it is defects that nobody thought of that decide.
 LEAST_ERROR = 0.02
 
@@ -32,8 +32,8 @@ def chosen(group: tuple[str, ...], names: Iterable[str]) -> tuple[str, ...]:
     return tuple(name for name in group if name in names)
 
 
-def rate(name: str, raw: torch.Tensor) -> torch.Tensor:
-    """Return an expert's rating of images (N,) from its raw maps (N, 1, h, w), squared distances.
+def raw_score(name: str, raw: torch.Tensor) -> torch.Tensor:
+    """Return an expert's score of images (N,) from its raw maps (N, 1, h, w), squared distances.
 
     The root of the mean of the strangest places, but of the composition's the root of the sum,
     which is the distance itself.
@@ -45,18 +45,35 @@ def rate(name: str, raw: torch.Tensor) -> torch.Tensor:
     return places.topk(count, 1, sorted=False).values.mean(1).sqrt()
 
 
-def standardised(rating: torch.Tensor, scale: torch.Tensor) -> torch.Tensor:
-    """Return ratings (N,) in units of good images, `scale` being their median and spread."""
-    return (rating - scale[0]) / scale[1]
+def standardised(score: torch.Tensor, scale: torch.Tensor) -> torch.Tensor:
+    """Return scores (N,) in units of good images, `scale` being their median and spread."""
+    return (score - scale[0]) / scale[1]
 
 
-def weights(errors: torch.Tensor) -> torch.Tensor:
-    """Return what each expert counts for, summing to 1, from its errors on made defects (experts,).
+def rows(buffer: torch.Tensor, name: str) -> torch.Tensor:
+    """Return an expert's row of a buffer that has one for each of EXPERTS."""
+    return buffer[EXPERTS.index(name)]
+
+
+def weighted(of_experts: Raw, errors: torch.Tensor) -> torch.Tensor:
+    """Return the mean of what experts give, weighted by their errors on made defects, (EXPERTS,).
 
     One that errs twice as often counts half as much: it cannot drown what another one sees.
     """
-    inverse = 1 / (errors + LEAST_ERROR)
-    return inverse / inverse.sum()
+    inverse = {name: 1 / (rows(errors, name) + LEAST_ERROR) for name in of_experts}
+    return sum(inverse[n] * given for n, given in of_experts.items()) / sum(inverse.values())
+
+
+def combine(maps: Raw, errors: torch.Tensor | None) -> torch.Tensor:
+    """Return the combined map of calibrated maps, by `errors` (EXPERTS, 2) of detectors with them.
+
+    Of networks alone it is the mean, as published. The composition's map only explains, where there
+    is another.
+    """
+    if errors is None:
+        return sum(maps.values()) / len(maps)
+    places = {name: shown for name, shown in maps.items() if name != "composition"}
+    return weighted(places or maps, errors[:, 1])
 
 
 def score_maps(maps: torch.Tensor, size: Size) -> tuple[torch.Tensor, torch.Tensor]:

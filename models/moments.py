@@ -73,39 +73,45 @@ class Moments:
         Source: Ledoit and Wolf, *A well-conditioned estimator for large-dimensional covariance
         matrices*, 2004, lemma 3.4.
         """
-        squared = (self.products / self.count).square().sum((-2, -1))
-        return ((self.fourths / self.count - squared) / self.count).clamp(min=0)
+        count = max(self.count, 1)
+        squared = (self.products / count).square().sum((-2, -1))
+        return ((self.fourths / count - squared) / count).clamp(min=0)
+
+    def share(self, noise: torch.Tensor, spread: torch.Tensor) -> torch.Tensor:
+        """Return the part that a covariance is shrunk by, 0 to 1.
+
+        All of it by two samples, whose noise cannot be told; nothing where nothing differs.
+        """
+        if self.count < 3:
+            return torch.ones_like(noise)
+        return torch.where(noise > 0, (noise / spread.clamp(min=1e-30)).clamp(max=1), 0)
 
     def shrunk(self) -> torch.Tensor:
         """Return the covariance (..., d, d) shrunk towards a multiple of the identity.
 
-        Source: Ledoit and Wolf, 2004; scikit-learn's `LedoitWolf` is the same.
+        Source: Ledoit and Wolf, 2004; of three samples or more scikit-learn's `LedoitWolf` is the
+        same.
         """
-        covariance = self.products / self.count
+        covariance = self.products / max(self.count, 1)
         d = covariance.shape[-1]
         scale = covariance.diagonal(dim1=-2, dim2=-1).mean(-1)[..., None, None]
         identity = scale * torch.eye(d, dtype=covariance.dtype, device=covariance.device)
         spread = (covariance - identity).square().sum((-2, -1))
-        part = share(self.noise(), spread)[..., None, None]
+        part = self.share(self.noise(), spread)[..., None, None]
         return (1 - part) * covariance + part * identity
 
     def shrunk_to_pooled(self) -> torch.Tensor:
         """Return each place's covariance (places, d, d) shrunk towards the mean over all places.
 
         All are shrunk by the same part, Ledoit and Wolf's for the places together: almost nothing
-        where places differ and there are many samples, all where a place is like any other.
+        where places differ and there are many samples, almost all where they are alike.
         """
-        covariance = self.products / self.count
+        covariance = self.products / max(self.count, 1)
         pooled = covariance.mean(0)
         spread = (covariance - pooled).square().sum()
-        part = share(self.noise().sum(), spread)
+        part = self.share(self.noise().sum(), spread)
         unbiased = self.count / max(self.count - 1, 1)
         return unbiased * ((1 - part) * covariance + part * pooled)
-
-
-def share(noise: torch.Tensor, spread: torch.Tensor) -> torch.Tensor:
-    """Return the part that a covariance is shrunk by, 0 to 1; nothing where nothing differs."""
-    return torch.where(noise > 0, (noise / spread.clamp(min=1e-30)).clamp(max=1), 0)
 
 
 def packed(symmetric: torch.Tensor) -> torch.Tensor:

@@ -8,9 +8,9 @@ from models.pdn import TEACHER_CHANNELS
 
 DIRECTIONS = 64  # in which a place has a covariance of its own; more find hardly more
 RIDGE = 0.01  # added to variances of channels that were brought to 1. Source: PaDiM, section 3.2
-EVERY = 5  # of the places serve the covariance of all; no side of a map is a multiple of it
-LEAST_STD = 1e-6  # of an image's channel, by which something is divided
-LEAST_SPREAD = 1e-3  # of good images' means, or standard deviations, in units of features
+EVERY = 5  # of the places serve the covariance of all; most maps' sides are no multiples of it
+LEAST_DEVIATION = 1e-6  # of an image's channel, by which something is divided
+LEAST_UNIT = 1e-3  # of good images' means, or standard deviations, in units of features
 LEAST_VARIANCE = 1e-6  # in units of that spread, where good images are all the same
 
 # A projection (C, d), the means of places by it, (places, d), and one matrix for each place,
@@ -74,7 +74,10 @@ class Position(nn.Module):
         if own:
             covariance = self.moments().shrunk_to_pooled()
             eye = torch.eye(covariance.shape[-1], device=covariance.device)
-            root = torch.linalg.cholesky(covariance + RIDGE * eye)
+            root, failed = torch.linalg.cholesky_ex(covariance + RIDGE * eye)
+            if failed.any():  # of features far larger than any teacher's that was seen
+                wide = covariance.cpu().double() + RIDGE * eye.cpu().double()
+                root = torch.linalg.cholesky(wide).to(covariance)
             whitening = torch.linalg.solve_triangular(root, eye.expand_as(root), upper=False)
             return self.basis, self.mean @ self.basis, whitening.mT.contiguous()
         samples = max(int(self.count) - 1, 1) * len(self.mean[::EVERY])
@@ -127,7 +130,7 @@ class Composition(nn.Module):
 
     def fit(self, found: torch.Tensor) -> None:
         """Store the units and the moments of good images' `summaries`, (N, 2 C)."""
-        units = found.std(0, correction=0).clamp(min=LEAST_SPREAD)
+        units = found.std(0, correction=0).clamp(min=LEAST_UNIT)
         self.units.copy_(units)
         self.store(Moments.of(found / units))
 
@@ -154,7 +157,9 @@ class Composition(nn.Module):
         return ((vectors / values.clamp(min=LEAST_VARIANCE)) @ vectors.mT).to(self.mean)
 
     def prepare(self) -> None:
-        """Compute the inverse once, to score with."""
+        """Compute the inverse once, to score with. Raises ValueError for impossible units."""
+        if not (self.units > 0).all():
+            raise ValueError("its units are not above 0")
         self.precision = self.inverse()
 
     def forward(self, features: torch.Tensor) -> torch.Tensor:
@@ -168,12 +173,11 @@ class Composition(nn.Module):
         mean, std = summary.chunk(2, 1)  # (N, C)
         pull = (summary / self.units - self.mean) @ precision
         by_mean, by_std = (pull / self.units).chunk(2, 1)
-        curve = by_std / std  # of a parabola about the mean, added to a line
-        slope = by_mean - 2 * curve * mean
-        level = (curve * mean.square()).sum(1) - (self.mean * pull).sum(1)
-        flat = features.flatten(2).mT  # (N, places, C)
-        added = flat.square() @ curve[..., None] + flat @ slope[..., None] + level[:, None, None]
-        return added.mT.reshape(-1, 1, *features.shape[2:]) / flat.shape[1]
+        off = features.flatten(2).mT - mean[:, None]  # (N, places, C); their squares have mean std²
+        by_place = off.square() @ (by_std / std)[..., None] + off @ by_mean[..., None]
+        distance = ((summary / self.units - self.mean) * pull).sum(1)
+        added = by_place + (distance - (by_std * std).sum(1))[:, None, None]
+        return added.mT.reshape(-1, 1, *features.shape[2:]) / off.shape[1]
 
 
 def summaries(features: torch.Tensor) -> torch.Tensor:
@@ -184,7 +188,7 @@ def summaries(features: torch.Tensor) -> torch.Tensor:
     flat = features.flatten(2).mT  # as it lies in memory: then these are fast
     mean = flat.mean(1)
     variance = torch.linalg.vector_norm(flat, dim=1).square() / flat.shape[1] - mean.square()
-    return torch.cat([mean, variance.clamp(min=LEAST_STD**2).sqrt()], 1)
+    return torch.cat([mean, variance.clamp(min=LEAST_DEVIATION**2).sqrt()], 1)
 
 
 def eigen(symmetric: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:

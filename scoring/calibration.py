@@ -17,7 +17,7 @@ from models.experts import (
     LEAST_SPREAD_AT_ALL,
     NETWORKS,
     chosen,
-    rate,
+    raw_score,
     score_maps,
 )
 from scoring.fitting import HeldOut, errors_of
@@ -28,7 +28,7 @@ from utils.progress import progress
 # The least standard deviation of a channel. Good images without contrast have none, and noise would
 # become features; on the least contrasted product that was measured the least is 0.045.
 LEAST_STD = 1e-3
-TAIL = 0.99  # quantile of good images' ratings that tells their spread
+TAIL = 0.99  # quantile of good images' scores that tells their spread
 SURE = 0.975  # quantile at which few images are less sure than many
 
 
@@ -93,7 +93,7 @@ def calibrate(
         errors |= {name: errors_of(name, raw[name], made.get(name), defects) for name in networks}
     for name, maps in (raw | held_out.maps).items():
         row = EXPERTS.index(name)
-        detector.scales[row] = torch.tensor(scale_of(rate(name, maps).double().numpy()))
+        detector.scales[row] = torch.tensor(scale_of(raw_score(name, maps).double().numpy()))
         detector.errors[row] = torch.tensor(errors[name])
     both = raw | held_out.last(len(images)) if networks else held_out.maps
     set_fused_thresholds(detector, both, compute)
@@ -120,16 +120,16 @@ def raw_maps(scorer: Scorer, images: torch.Tensor, what: str) -> dict[str, torch
     return {name: torch.cat([maps[name] for maps in found]) for name in (found or [{}])[0]}
 
 
-def scale_of(ratings: np.ndarray) -> tuple[float, float]:
-    """Return the median of held-out good images' ratings (n,), and one's spread about it.
+def scale_of(scores: np.ndarray) -> tuple[float, float]:
+    """Return the median of held-out good images' scores (n,), and one's spread about it.
 
     The spread is taken at the upper tail, where false alarms come from, as of a normal
     distribution; of few images it is as much wider as Student's prediction interval is.
     """
     from scipy.special import stdtrit  # slow to load, and a wrong option is told at once
 
-    count, median, normal = len(ratings), float(np.median(ratings)), NormalDist().inv_cdf
-    spread = (np.quantile(ratings, TAIL) - median) / normal(TAIL)
+    count, median, normal = len(scores), float(np.median(scores)), NormalDist().inv_cdf
+    spread = (np.quantile(scores, TAIL) - median) / normal(TAIL)
     wider = stdtrit(max(count - 1, 1), SURE) / normal(SURE) * np.sqrt(1 + 1 / count)
     least = max(LEAST_SPREAD * abs(median), LEAST_SPREAD_AT_ALL)
     return median, max(float(spread * wider), least)
@@ -151,8 +151,8 @@ def set_thresholds(
 def set_fused_thresholds(
     detector: Detector, raw: dict[str, torch.Tensor], compute: Compute
 ) -> None:
-    """Set the thresholds on ratings, and the one of the combined map."""
+    """Set the thresholds on scores, and the one of the combined map."""
     raw = {name: raw[name].to(compute.device) for name in detector.experts}
-    for name, ratings in detector.ratings(raw).items():
-        getattr(detector, THRESHOLDS[name]).copy_(ratings.max())
+    for name, scores in detector.scores(raw).items():
+        getattr(detector, THRESHOLDS[name]).copy_(scores.max())
     detector.map_threshold.copy_(detector.calibrated(raw)[COMBINED].max())

@@ -6,10 +6,10 @@ import torch
 
 from data.defects import Defects, make_defects
 from models.detector import Detector
-from models.experts import rate
+from models.experts import raw_score
 from scoring.folds import OWN, SHARED, fit_folds, fold_numbers, held_out_maps
 from scoring.good_images import CHUNK, GoodImages, described
-from scoring.guard import map_error, rating_error
+from scoring.guard import map_error, score_error
 
 
 @dataclass
@@ -17,7 +17,7 @@ class HeldOut:
     """What experts find in good images that they have not seen: raw maps (N, 1, h, w), errors."""
 
     maps: dict[str, torch.Tensor]  # on the CPU
-    errors: dict[str, tuple[float, float]]  # on made defects, of ratings and of maps
+    errors: dict[str, tuple[float, float]]  # on made defects, of scores and of maps
 
     def last(self, number: int) -> dict[str, torch.Tensor]:
         """Return the maps of the last images, which are the validation images."""
@@ -57,11 +57,11 @@ def fit_statistics(detector: Detector, good: GoodImages) -> HeldOut:
 def errors_of(
     name: str, good: torch.Tensor, made: torch.Tensor | None, defects: Defects
 ) -> tuple[float, float]:
-    """Return an expert's errors on made defects, of ratings and of maps, from raw maps.
+    """Return an expert's errors on made defects, of scores and of maps, from raw maps.
 
     `good` are held-out good images' (N, 1, h, w), `made` those of the `defects`, None without any.
     """
     if made is None:
         return 0.5, 0.5
-    error = rating_error(rate(name, good), rate(name, made), defects.kinds)
+    error = score_error(raw_score(name, good), raw_score(name, made), defects.kinds)
     return error, map_error(made, defects, len(good))

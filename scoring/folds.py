@@ -111,7 +111,11 @@ def sum_up(good: GoodImages, numbers: torch.Tensor) -> Sums:
             totals[fold] += own.sum(0).cpu()
             some = own[:, ::EVERY].flatten(0, 1)
             products[fold] += (some.mT @ some).cpu()
-    return Sums(totals, products, torch.cat(found))
+    sums = Sums(totals, products, torch.cat(found))
+    if not sums.summaries.isfinite().all():
+        text = "the teacher's features are not finite numbers: --precision fp32, or other --weights"
+        raise FloatingPointError(text)
+    return sums
 
 
 def held_out_maps(

@@ -9,10 +9,10 @@ from models.experts import MAP_PADDING
 COVERED = 0.3  # of a place's pixels must be changed for it to count as defective
 
 
-def rating_error(good: torch.Tensor, made: torch.Tensor, kinds: list[str]) -> float:
+def score_error(good: torch.Tensor, made: torch.Tensor, kinds: list[str]) -> float:
     """Return how often an expert rates a good image above one with a defect, kinds alike.
 
-    `good` are the ratings (n,) of held-out good images, `made` (m,) of images with a defect of
+    `good` are the scores (n,) of held-out good images, `made` (m,) of images with a defect of
     `kinds`. Half an error is added, so that few good images promise little.
     """
     areas = []

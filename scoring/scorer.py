@@ -16,18 +16,18 @@ Named = dict[str, torch.Tensor]  # expert, or "combined" -> its tensor
 
 
 class Found(NamedTuple):
-    """What a detector finds in N images: see `Detector.distances`, `calibrated` and `ratings`."""
+    """What a detector finds in N images: see `Detector.distances`, `calibrated` and `scores`."""
 
     raw: Named  # (N, 1, h, w)
     maps: Named  # (N, 1, h + 8, w + 8)
-    ratings: Named  # (N,)
+    scores: Named  # (N,)
 
 
 @torch.no_grad()
 def look(detector: Detector, images: torch.Tensor) -> Found:
     """Return what the detector finds in images, uint8 (N, 3, H, W) on its device."""
     raw = detector.distances(normalise(images))
-    return Found(raw, detector.calibrated(raw), detector.ratings(raw))
+    return Found(raw, detector.calibrated(raw), detector.scores(raw))
 
 
 class Scorer:
@@ -77,7 +77,7 @@ class Scorer:
         shown = found.maps[self.shown]
         if len(set(sizes)) == 1:  # as a rule: then all at once
             maxima, maps = score_maps(shown, sizes[0])
-            return found.ratings.get(self.shown, maxima), list(maps)
+            return found.scores.get(self.shown, maxima), list(maps)
         pairs = [score_maps(one, size) for one, size in zip(shown.split(1), sizes, strict=True)]
         maxima = torch.cat([maximum for maximum, _ in pairs])
-        return found.ratings.get(self.shown, maxima), [maps[0] for _, maps in pairs]
+        return found.scores.get(self.shown, maxima), [maps[0] for _, maps in pairs]

@@ -11,15 +11,15 @@ from PIL import Image
 from safetensors.torch import load_file
 from sklearn.metrics import roc_auc_score
 
-import inference
 import main
+from data.catalog import read_category
 from data.images import load_image, normalise
 from data.samples import InputError
+from evaluation.maps import read_map
 from models.experts import EXPERTS, NETWORKS, STATISTICS
 from tests.conftest import fill, make_product
 from tests.running_main import arguments, run_main
 from utils.files import read_about, save_tensors
-from utils.presets import parse
 from utils.runs import Run
 
 CPU = torch.device("cpu")
@@ -91,9 +91,6 @@ def test_every_image_has_a_row_with_the_detectors_own_score_and_verdict(which, r
 def test_without_statistics_a_score_is_the_maps_maximum_as_published(product, teacher, tmp_path):
     run = trained(product, teacher, tmp_path, "--experts", *NETWORKS)
     assert not run.load_detector(CPU)[0].of_statistics()
-    from data.catalog import read_category
-    from evaluation.maps import read_map, write_maps  # noqa: F401
-
     category = read_category("folder", product, None, 0)
     for row, sample in zip(rows(run), category.test, strict=True):
         assert float(row["score"]) == pytest.approx(read_map(run.maps_folder, sample).max())
@@ -174,16 +171,18 @@ def test_test_images_are_opened_by_the_evaluation_alone(product, teacher, tmp_pa
     assert not [path for path in opened if "test" in path.relative_to(product).parts]
 
 
-@pytest.mark.parametrize("number", [2, 3])
+@pytest.mark.parametrize("number", [2, 3, 4])
 def test_very_few_good_images_are_enough_for_a_verdict(teacher, tmp_path, number):
-    """One of them is held out for validation; the statistics see all."""
+    """One of them is held out for validation; the statistics see all, and each sees the stain."""
     product = tmp_path / "nut"
     fill(product / "train" / "good", number)
     fill(product / "test" / "good", 1)
     fill(product / "test" / "stain", 1, stain=True)
     run = trained(product, teacher, tmp_path / "out", *ALONE)
     assert run.load_detector(CPU)[0].statistics["position"].count == number
-    assert all(np.isfinite(float(row["score"])) for row in rows(run))
+    good, bad = rows(run)
+    assert all(float(good[name]) < float(bad[name]) for name in ("score", *STATISTICS))
+    assert bad["verdict"] == "anomalous"
 
 
 def test_an_output_of_networks_needs_steps(product, teacher, tmp_path):
@@ -198,42 +197,7 @@ def test_a_run_does_not_go_on_with_other_experts(fused, product, teacher):
         run_main(*line)
 
 
-# inference.py
-
-
-def run_inference(*argv) -> int:
-    return inference.main(parse(inference.get_parser(), [*map(str, argv), "--device", "cpu"]))
-
-
-def test_a_table_of_each_expert_follows_that_of_all(fused, capsys):
-    before = fused.results_file.read_bytes(), fused.metrics_file.read_bytes()
-    assert run_inference(fused.output, "--by_expert", "--no_maps") == 0
-    shown = capsys.readouterr().out
-    heads = [f"folder, {name} map" for name in EXPERTS]
-    positions = [shown.index(head) for head in heads]
-    assert positions == sorted(positions)
-    assert fused.results_file.read_bytes() == before[0]
-    for name in EXPERTS:
-        assert run_inference(fused.output, "--map", name, "--format", "json") == 0
-        row = json.loads(capsys.readouterr().out)[0]
-        of = [(r["defect"] != "good", float(r[name])) for r in rows(fused)]
-        assert row["AUROC"] == pytest.approx(roc_auc_score(*zip(*of, strict=True)))
-
-
-def test_an_expert_that_a_detector_lacks_is_named(alone, capsys):
-    assert run_inference(alone.output, "--map", "student") == 2
-    shown = capsys.readouterr()
-    assert "has position and composition" in shown.err
-    assert "--experts student" in shown.err
-    assert run_inference(alone.output, "--by_expert") == 0
-    assert "student map" not in capsys.readouterr().out
-
-
-def test_experts_are_not_asked_for_of_maps_made_elsewhere(alone, tmp_path):
-    with pytest.raises(InputError, match="--by_expert"):
-        run_inference(alone.output, "--by_expert", "--maps_dir", tmp_path)
-    with pytest.raises(InputError, match="--by_expert"):
-        run_inference(alone.output, "--by_expert", "--map", "position")
+# Files from elsewhere, and from before
 
 
 @pytest.mark.parametrize("names", [[], ["position", "student"], ["teacher"], "position", [1]])
@@ -244,6 +208,62 @@ def test_a_detector_with_impossible_experts_is_refused(alone, tmp_path, names):
     save_tensors(load_file(alone.detector_file), run.detector_file, about)
     with pytest.raises(InputError, match="is damaged"):
         run.load_detector(CPU)
+
+
+HOSTILE = {
+    "statistics.position.count": 0,
+    "statistics.composition.count": -3,
+    "statistics.position.products": -1,
+    "statistics.composition.units": 0,
+    "statistics.position.scatter": float("nan"),
+    "scales": 0,
+    "errors": -0.02,
+    "map_threshold": float("nan"),
+}
+
+
+@pytest.mark.parametrize("name", HOSTILE)
+def test_a_detector_with_statistics_that_no_images_have_is_refused(alone, tmp_path, name):
+    run = Run(tmp_path, "folder", "bolt")
+    run.folder.mkdir(parents=True)
+    tensors = load_file(alone.detector_file)
+    tensors["statistics.position.own"].fill_(True)
+    tensors[name].fill_(HOSTILE[name])
+    save_tensors(tensors, run.detector_file, read_about(alone.detector_file))
+    with pytest.raises(InputError, match="is damaged"):
+        run.load_detector(CPU)
+
+
+def test_a_killed_replacement_by_statistics_leaves_the_finished_run(
+    product, teacher, tmp_path, monkeypatch
+):
+    """Its detector is written, but not yet evaluated: the former one is still the result."""
+    run = trained(product, teacher, tmp_path, "--experts", *NETWORKS)
+    former = {p: p.read_bytes() for p in tmp_path.rglob("*") if p.is_file() and p.name != ".lock"}
+    with monkeypatch.context() as patch:
+        patch.setattr(main, "evaluate", lambda *a, **k: (_ for _ in ()).throw(OSError("killed")))
+        with pytest.raises(OSError, match="killed"):
+            trained(product, teacher, tmp_path, *ALONE, "--overwrite")
+    line = arguments(product, teacher, tmp_path, "--experts", *NETWORKS)
+    with pytest.raises(InputError, match="holds a finished run"):
+        run_main(*line)
+    assert {path: path.read_bytes() for path in former} == former
+    trained(product, teacher, tmp_path, *ALONE, "--resume")
+    assert run.load_detector(CPU)[0].experts == STATISTICS
+    assert not [p for p in run.folder.iterdir() if p.name.startswith(("check", "loss", "events"))]
+    assert trained(product, teacher, tmp_path, *ALONE, "--resume")
+
+
+def test_a_run_of_an_earlier_version_goes_on_with_the_experts_that_it_had(
+    product, teacher, tmp_path
+):
+    run = trained(product, teacher, tmp_path, "--experts", *NETWORKS)
+    config = run.read_config()
+    del config["experts"]
+    run.write_config(config)
+    run.detector_file.unlink()
+    trained(product, teacher, tmp_path, *ALL, "--resume")
+    assert run.load_detector(CPU)[0].experts == NETWORKS
 
 
 def test_a_detector_of_an_earlier_version_has_the_networks(product, teacher, tmp_path):

@@ -20,6 +20,7 @@ from data.natural import Files, find_natural_images, require_readable, some_memb
 from data.samples import Category, InputError, noted, report_faults
 from data.shards import Shards
 from models.detector import Detector, empty_detector
+from models.experts import EXPERTS, NETWORKS
 from training.checkpoints import check_checkpoint, checkpoint_tensors
 from training.reading import read_images
 from utils.devices import Compute, pick_compute
@@ -166,7 +167,10 @@ def check_stored(
     begun = run.replacement or run.has_begun()
     if options.resume and begun:
         with noted(faults):
-            check_unchanged(run.read_config(), resolved(options))
+            former = run.read_config()
+            if "experts" not in former and options.experts == [*EXPERTS]:  # it knew no others
+                options.experts = [*NETWORKS]
+            check_unchanged(former, resolved(options))
     same = not faults  # or the checkpoint would be called damaged
     experts = tuple(options.experts)
     empty = empty_detector(options.model, options.model_size, image_size(options), experts)

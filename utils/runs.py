@@ -111,6 +111,8 @@ class Run:
         """Keep other processes from training this category into this folder."""
         with locked_folder(self.folder, "--output_dir"):
             new = replace(self, replacement=True)
+            for folder in new.folder.glob(".*.part"):  # a scratch
+                shutil.rmtree(folder, ignore_errors=True)
             remove_parts(new.folder.rglob(".*.part"))
             remove_parts(self.maps_folder.rglob(".*.part"))
             for file in (self.metrics_file, self.results_file):
@@ -126,25 +128,35 @@ class Run:
         for path in files:
             path.unlink(missing_ok=True)
 
+    @property
+    def taking_over(self) -> Path:
+        """What is there while a replacement moves: a crash in between shows by it."""
+        return self.folder / ".taking_over"
+
     def take_over(self) -> None:
         """Put a finished replacement in the former run's place.
 
-        The checkpoint moves first and the detector last, so that a crash in between shows and can
-        be made good by calling this again.
+        A crash in between can be made good by calling this again.
         """
         former = replace(self, replacement=False)
-        if self.checkpoint_file.exists():  # or they are the new ones already
+        if not self.taking_over.exists():  # or what is there is the new run's already
             for path in former.folder.glob("events.*"):
                 path.unlink()
+            for file in ("checkpoint_file", "losses_file"):  # which statistics alone do not have
+                if not getattr(self, file).exists():
+                    getattr(former, file).unlink(missing_ok=True)
+            self.taking_over.touch()
         special = {self.maps_folder: former.maps_folder, self.metrics_file: former.metrics_file}
         special[self.results_file] = former.results_file
         order = {self.checkpoint_file: -1, self.detector_file: 1}
-        for path in sorted(self.folder.iterdir(), key=lambda path: (order.get(path, 0), path)):
+        moved = [path for path in self.folder.iterdir() if path != self.taking_over]
+        for path in sorted(moved, key=lambda path: (order.get(path, 0), path)):
             target = special.get(path, former.folder / path.name)
             target.parent.mkdir(parents=True, exist_ok=True)
             if path.is_dir():
                 shutil.rmtree(target, ignore_errors=True)
             os.replace(path, target)
+        self.taking_over.unlink()
         self.folder.rmdir()
 
     def finish_take_over(self) -> None:
@@ -152,7 +164,7 @@ class Run:
         new = replace(self, replacement=True)
         if new.folder.is_dir() and not any(new.folder.iterdir()):
             new.folder.rmdir()
-        elif new.detector_file.exists() and not new.checkpoint_file.exists():
+        elif new.taking_over.exists():
             new.take_over()
 
     def write_config(self, config: dict) -> None:
@@ -232,9 +244,9 @@ class Run:
             later = {name: LATER[name] for name in LATER if name in state}
             tensors = read_tensors(path, state, later)
             detector.load_state_dict(tensors, assign=True)
-            fitted = (*detector.parameters(), *detector.statistics.buffers())
-            if not all(tensor.isfinite().all() for tensor in fitted):
+            if not all(parameter.isfinite().all() for parameter in detector.parameters()):
                 raise ValueError("a weight is not a finite number")
+            detector.check_statistics()
             if int(detector.bits) not in DEPTHS:
                 raise ValueError(f"{int(detector.bits)} bits are no depth of images")
         except FileNotFoundError as error:

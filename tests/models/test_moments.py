@@ -118,7 +118,7 @@ def test_merging_leaves_the_two_parts_as_they_were():
 # Shrinkage to the identity
 
 
-@pytest.mark.parametrize(("count", "d"), [(6, 15), (40, 15), (2, 8), (300, 3), (9, 9)])
+@pytest.mark.parametrize(("count", "d"), [(6, 15), (40, 15), (3, 8), (300, 3), (9, 9)])
 def test_the_shrunk_covariance_is_scikit_learns(count, d):
     samples = draw(count, d)
     expected = LedoitWolf().fit(samples.numpy()).covariance_

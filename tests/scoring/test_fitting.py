@@ -10,13 +10,13 @@ import torch
 from data.defects import LOGICAL, STRUCTURAL, Defects
 from data.images import normalise
 from models.detector import Detector, build_detector
-from models.experts import rate
+from models.experts import raw_score
 from models.pdn import pdn_small
 from scoring.calibration import ChannelMoments
 from scoring.fitting import HeldOut, fit_statistics
 from scoring.folds import FOLDS, OWN, SHARED, fit_folds, fold_numbers, held_out_maps
 from scoring.good_images import GoodImages, described
-from scoring.guard import map_error, rating_error
+from scoring.guard import map_error, score_error
 from utils.devices import Compute
 
 SIZE = (64, 80)  # height, width of the images, in pixels
@@ -135,8 +135,8 @@ def test_an_outlier_is_by_far_the_strangest_only_while_it_is_held_out(name, high
     planted[4] = 255 - planted[4]
     good, numbers = good_of(detector, planted), fold_numbers(12)
     fits = fit_folds(good, numbers)
-    held = rate(name, held_out_maps(fits, numbers, good.chunks("maps"))[name])
-    seen = rate(name, fits[-1].maps(described(detector, planted, CPU))[name])
+    held = raw_score(name, held_out_maps(fits, numbers, good.chunks("maps"))[name])
+    seen = raw_score(name, fits[-1].maps(described(detector, planted, CPU))[name])
     assert held[4] > 2 * max(held[:4].max(), held[5:].max())
     assert held[4] > higher * seen[4]
 
@@ -207,9 +207,9 @@ def test_fitting_the_same_again_is_equal_bit_for_bit(images):
 def test_bf16_rates_held_out_images_as_full_precision_does(detector, images, maps):
     short = held_out(good_of(detector, images, compute=replace(CPU, precision="bf16")))
     for name in NAMES:
-        ratings = [rate(name, found[name]).numpy() for found in (maps, short)]
-        assert not np.array_equal(*ratings)
-        assert np.corrcoef(*ratings)[0, 1] > 0.99
+        scores = [raw_score(name, found[name]).numpy() for found in (maps, short)]
+        assert not np.array_equal(*scores)
+        assert np.corrcoef(*scores)[0, 1] > 0.99
 
 
 # Which covariance
@@ -239,12 +239,12 @@ def test_a_texture_goes_by_the_shared_covariance_and_a_product_by_the_places_own
 
 def errors(good: list[float], structural: list[float], logical: list[float]) -> float:
     kinds = [STRUCTURAL] * len(structural) + [LOGICAL] * len(logical)
-    return rating_error(torch.tensor(good), torch.tensor(structural + logical), kinds)
+    return score_error(torch.tensor(good), torch.tensor(structural + logical), kinds)
 
 
 @pytest.mark.parametrize("n", [1, 4, 90])
 def test_the_error_of_ratings_is_one_less_the_auroc_and_half_an_error_more(n):
-    good = [float(rating) for rating in range(n)]
+    good = [float(score) for score in range(n)]
     assert errors(good, [100.0, 200.0], [150.0]) == pytest.approx(0.5 / (n + 1))
     assert errors(good, [-1.0, -2.0], [-5.0]) == pytest.approx((n + 0.5) / (n + 1))
 
