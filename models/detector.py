@@ -8,6 +8,7 @@ from torch.nn import functional as F
 
 from models.autoencoder import AUTOENCODERS, check_size
 from models.experts import (
+    CALMEST,
     COMBINED,
     EXPERTS,
     NETWORKS,
@@ -249,7 +250,8 @@ class Detector(nn.Module):
         if not self.statistics:
             return {}
         own = {n: standardised(raw_score(n, raw[n]), rows(self.scales, n)) for n in self.experts}
-        return {COMBINED: weighted(own, self.errors[:, 0])} | own
+        alarms = {name: score.clamp(min=CALMEST) for name, score in own.items()}
+        return {COMBINED: weighted(alarms, self.errors[:, 0])} | own
 
     def maps(self, image: torch.Tensor) -> dict[str, torch.Tensor]:
         """Return the calibrated anomaly maps of normalised images (N, 3, H, W)."""

@@ -22,6 +22,10 @@ LEAST_SPREAD, LEAST_SPREAD_AT_ALL = 1e-3, 1e-6
 STRANGEST = 0.005  # of a map's places: a score is their mean; steadier than the maximum
 # Errors on made defects below which it is defects that nobody thought of that decide.
 LEAST_ERROR = 0.02
+LEAST_SKILL = 1e-6  # of an expert no better than a coin, so that there is a mean even of those
+CALMEST = (
+    -3.0
+)  # in a combined score: that one expert is calmer still does not excuse another's alarm
 
 Raw = Mapping[str, torch.Tensor]  # expert -> its map before calibration, (N, 1, h, w) float32
 
@@ -58,10 +62,14 @@ def rows(buffer: torch.Tensor, name: str) -> torch.Tensor:
 def weighted(of_experts: Raw, errors: torch.Tensor) -> torch.Tensor:
     """Return the mean of what experts give, weighted by their errors on made defects, (EXPERTS,).
 
-    One that errs twice as often counts half as much: it cannot drown what another one sees.
+    One that errs in every second case is a coin and counts nothing, one that errs half as often as
+    another more than twice as much: none can drown what another one sees.
     """
-    inverse = {name: 1 / (rows(errors, name) + LEAST_ERROR) for name in of_experts}
-    return sum(inverse[n] * given for n, given in of_experts.items()) / sum(inverse.values())
+    parts = {}
+    for name in of_experts:
+        error = rows(errors, name)
+        parts[name] = (1 - 2 * error).clamp(min=LEAST_SKILL) / (error + LEAST_ERROR)
+    return sum(parts[n] * given for n, given in of_experts.items()) / sum(parts.values())
 
 
 def combine(maps: Raw, errors: torch.Tensor | None) -> torch.Tensor:

@@ -1,5 +1,6 @@
 """Fit a detector's statistics to good images; learn what they may count for from those alone."""
 
+import warnings
 from dataclasses import dataclass
 
 import torch
@@ -10,6 +11,8 @@ from models.experts import raw_score
 from scoring.folds import OWN, SHARED, fit_folds, fold_numbers, held_out_maps
 from scoring.good_images import CHUNK, GoodImages, described
 from scoring.guard import map_error, score_error
+
+FEW = 10  # good images: a fit without a fold of fewer is too unlike the fit to all
 
 
 @dataclass
@@ -32,6 +35,11 @@ def fit_statistics(detector: Detector, good: GoodImages) -> HeldOut:
     looked at.
     """
     images = good.images
+    if len(images) < FEW:
+        text = (
+            f"{len(images)} good images are few: {FEW} or more make the statistics' verdicts sure"
+        )
+        warnings.warn(text, stacklevel=2)
     numbers = fold_numbers(len(images))
     fits = fit_folds(good, numbers)
     maps = held_out_maps(fits, numbers, good.chunks("held-out maps"))
