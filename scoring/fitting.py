@@ -36,9 +36,7 @@ def fit_statistics(detector: Detector, good: GoodImages) -> HeldOut:
     """
     images = good.images
     if len(images) < FEW:
-        text = (
-            f"{len(images)} good images are few: {FEW} or more make the statistics' verdicts sure"
-        )
+        text = f"{len(images)} good images are few: below {FEW} verdicts of statistics say little"
         warnings.warn(text, stacklevel=2)
     numbers = fold_numbers(len(images))
     fits = fit_folds(good, numbers)
