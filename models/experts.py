@@ -23,9 +23,8 @@ STRANGEST = 0.005  # of a map's places: a score is their mean; steadier than the
 # Errors on made defects below which it is defects that nobody thought of that decide.
 LEAST_ERROR = 0.02
 LEAST_SKILL = 1e-6  # of an expert no better than a coin, so that there is a mean even of those
-CALMEST = (
-    -3.0
-)  # in a combined score: that one expert is calmer still does not excuse another's alarm
+# In a combined score: that one expert is calmer still does not excuse another's alarm.
+CALMEST = -3.0
 
 Raw = Mapping[str, torch.Tensor]  # expert -> its map before calibration, (N, 1, h, w) float32
 
