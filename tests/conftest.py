@@ -141,6 +141,22 @@ def product(tmp_path_factory) -> Path:
     return root
 
 
+@pytest.fixture(scope="module")
+def alone(product, teacher, tmp_path_factory):
+    """A run of the statistics alone."""
+    from tests.running_main import ALONE, trained
+
+    return trained(product, teacher, tmp_path_factory.mktemp("alone"), *ALONE)
+
+
+@pytest.fixture(scope="module")
+def fused(product, teacher, tmp_path_factory):
+    """A run of all experts."""
+    from tests.running_main import ALL, trained
+
+    return trained(product, teacher, tmp_path_factory.mktemp("fused"), *ALL)
+
+
 @pytest.fixture
 def shared() -> Path:
     """The real images, where this checkout has them beside it."""

@@ -8,19 +8,8 @@ from sklearn.metrics import roc_auc_score
 import inference
 from data.samples import InputError
 from models.experts import EXPERTS
-from tests.test_experts import ALL, ALONE, rows, trained
+from tests.test_experts import rows
 from utils.presets import parse
-from utils.runs import Run
-
-
-@pytest.fixture(scope="module")
-def alone(product, teacher, tmp_path_factory) -> Run:
-    return trained(product, teacher, tmp_path_factory.mktemp("alone"), *ALONE)
-
-
-@pytest.fixture(scope="module")
-def fused(product, teacher, tmp_path_factory) -> Run:
-    return trained(product, teacher, tmp_path_factory.mktemp("fused"), *ALL)
 
 
 def run_inference(*argv) -> int:

@@ -16,30 +16,13 @@ from data.catalog import read_category
 from data.images import load_image, normalise
 from data.samples import InputError
 from evaluation.maps import read_map
-from models.experts import EXPERTS, NETWORKS, STATISTICS
+from models.experts import NETWORKS, STATISTICS
 from tests.conftest import fill, make_product
-from tests.running_main import arguments, run_main
+from tests.running_main import ALL, ALONE, arguments, run_main, trained
 from utils.files import read_about, save_tensors
 from utils.runs import Run
 
 CPU = torch.device("cpu")
-ALL = ["--experts", *EXPERTS]
-ALONE = ["--experts", *STATISTICS, "--train_steps", "0"]
-
-
-def trained(product: Path, teacher: Path, output: Path, *more: str) -> Run:
-    assert run_main(*arguments(product, teacher, output, "--precision", "fp32", *more)) == 0
-    return Run(output, "folder", product.name)
-
-
-@pytest.fixture(scope="module")
-def alone(product, teacher, tmp_path_factory) -> Run:
-    return trained(product, teacher, tmp_path_factory.mktemp("alone"), *ALONE)
-
-
-@pytest.fixture(scope="module")
-def fused(product, teacher, tmp_path_factory) -> Run:
-    return trained(product, teacher, tmp_path_factory.mktemp("fused"), *ALL)
 
 
 def rows(run: Run) -> list[dict[str, str]]:

@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 import torch
 
-from models.experts import EXPERTS, chosen, combine, raw_score, standardised, weighted
+from models.detector import build_detector
+from models.experts import CALMEST, EXPERTS, chosen, combine, raw_score, standardised, weighted
 
 
 def errors(**of_experts: float) -> torch.Tensor:
@@ -58,3 +59,14 @@ def test_a_score_of_good_images_median_is_0_and_a_spread_above_it_1():
 
 def test_experts_are_in_one_order_however_they_are_asked_for():
     assert chosen(EXPERTS, ["composition", "student"]) == ("student", "composition")
+
+
+def test_a_calm_expert_does_not_excuse_anothers_alarm():
+    detector = build_detector("efficientad", "small", (64, 64), experts=("position", "composition"))
+    detector.errors[:] = torch.tensor([0.1, 0.1])
+    detector.scales[EXPERTS.index("position")] = torch.tensor([30.0, 0.1])  # few images: too sure
+    raw = {"position": torch.ones(1, 1, 8, 8), "composition": torch.full((1, 1, 8, 8), 1.0)}
+    scores = detector.scores(raw)
+    assert scores["position"].item() == pytest.approx(-290)  # (1 - 30) / 0.1
+    assert scores["composition"].item() == pytest.approx(8)  # the root of 64
+    assert scores["combined"].item() == pytest.approx((CALMEST + 8) / 2)
