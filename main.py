@@ -83,7 +83,7 @@ def train(prepared: Prepared, options: argparse.Namespace) -> None:
     run, compute, size = prepared.run, prepared.compute, image_size(options)
     if not (options.resume and run.checkpoint_file.exists()):
         run.clear()
-        if prepared.natural is None and options.train_steps:
+        if prepared.natural is None and options.train_steps and not options.ridge:
             say(NO_PENALTY)
     run.write_config(resolved(options) | {"version": project_version()})
     if not run.images_file.exists():

@@ -16,6 +16,7 @@ class Draw(IntEnum):
     JITTER = 3
     SHARD_ORDER = 4
     SHARD_START = 5
+    PLACES = 6
 
 
 def generator(seed: int, draw: Draw, *place: int) -> np.random.Generator:

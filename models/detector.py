@@ -85,8 +85,9 @@ class Detector(nn.Module):
         return self
 
     def trained_parameters(self) -> list[nn.Parameter]:
-        """Return the parameters that training changes: the student's and the autoencoder's."""
-        return [parameter for network in self.networks() for parameter in network.parameters()]
+        """Return the parameters that steps change: not those of a student in closed form."""
+        trained = self.networks()[1 if self.recipe.ridge else 0 :]
+        return [parameter for network in trained for parameter in network.parameters()]
 
     def networks(self) -> list[nn.Module]:
         """Return what is trained: the student and the autoencoder, or nothing."""
@@ -147,12 +148,14 @@ class Detector(nn.Module):
         jittered: torch.Tensor,
         natural: torch.Tensor | None = None,
         features: torch.Tensor | None = None,
-    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor | None]:
+    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor | None] | None:
         """Return what the student expects of the autoencoder, its hard loss and its penalty.
 
         Arguments as in `losses`; (N, C, h, w) float32 and two scalars, the penalty None without
-        natural images. One pass of the student for all inputs: fewer, larger operations.
+        natural images: one pass of the student for all. None for a student in closed form.
         """
+        if self.recipe.ridge:
+            return None
         described = self.describe(image) if features is None else self.normalise_features(features)
         inputs = [image, jittered] if natural is None else [image, jittered, natural]
         shared = self.student[:-1](torch.cat(inputs)).split([len(i) for i in inputs])
@@ -166,10 +169,7 @@ class Detector(nn.Module):
         return self.half_of_student(shared[1], 1), hard, penalty
 
     def autoencoder_pass(self, jittered: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """Return the autoencoder's features, (N, C, h, w) float32, and its loss.
-
-        It needs nothing of `student_pass`, nor that of it.
-        """
+        """Return the autoencoder's features, (N, C, h, w) float32, and its loss."""
         reconstructed = self.autoencoder(jittered).float()
         return reconstructed, F.mse_loss(reconstructed, self.describe(jittered))
 

@@ -22,11 +22,14 @@ def hard_feature_loss(
 
 
 def join_losses(
-    student: tuple[torch.Tensor, torch.Tensor, torch.Tensor | None],
+    student: tuple[torch.Tensor, torch.Tensor, torch.Tensor | None] | None,
     autoencoder: tuple[torch.Tensor, torch.Tensor],
 ) -> dict[str, torch.Tensor]:
     """Return the loss terms by name from what the passes of student and autoencoder gave."""
-    (as_autoencoder, hard, penalty), (reconstructed, autoencoder_loss) = student, autoencoder
+    reconstructed, autoencoder_loss = autoencoder
+    if student is None:
+        return {"autoencoder": autoencoder_loss}
+    as_autoencoder, hard, penalty = student
     losses = {
         "hard": hard,
         "autoencoder": autoencoder_loss,

@@ -21,6 +21,7 @@ class Recipe:
     decay_at: float = 0.95  # after this part of the steps the learning rate is multiplied
     decay: float = 0.1  # by this
     hard_quantile: float = 0.999  # the hard loss keeps the distances from here on; section 3.2
+    ridge: float = 0.0  # shrinkage of a student in closed form; 0: steps train it, as published
     jitter: float = 0.2  # most that brightness, contrast or saturation change; A.3
     penalty_probability: float = 0.3  # that a natural image of the penalty is turned grey; A.3
     dropout: float = 0.2  # of the decoder; table 8

@@ -17,6 +17,7 @@ from data.workers import WorkerDied
 from models.detector import Detector
 from models.recipe import Recipe
 from training.checkpoints import Saving, load_checkpoint
+from training.closed_form import fit_student
 from training.loss_log import LossLog, row_every
 from training.steps import (
     TERMS,
@@ -72,6 +73,7 @@ def fit(
 ) -> None:
     """Train student and autoencoder on `images`, uint8 (N, 3, H, W), on the device.
 
+    A student in closed form follows in the end, since it imitates the trained autoencoder.
     `features` are the teacher's of these images, see `TrainingStep`. Goes on from the run's
     checkpoint if there is one. Checkpoints by --checkpoint_every, when interrupted, which raises
     KeyboardInterrupt, and when no natural image comes any more. Raises FloatingPointError, and
@@ -87,6 +89,8 @@ def fit(
     done, every = former["step"], row_every(steps)
     train_step = TrainingStep(detector, optimisation, images, features, count, compute)
     absent = ("penalty",) if natural is None else ()
+    if recipe.ridge:
+        absent = tuple(term for term in TERMS if term != "autoencoder")
     log = LossLog(run.losses_file, TERMS, done, compute.device, every, former["losses"], absent)
     saving = Saving(run, detector, optimisation, log, former, options.checkpoint_every)
     size, ahead = images.shape[-2:], range(done, steps)
@@ -120,3 +124,5 @@ def fit(
         bar.close()
         log.close()
         optimisation.adam.zero_grad(set_to_none=True)  # a graph's memory would stay with them
+    if recipe.ridge:
+        fit_student(detector, images, features, compute, seed)

@@ -13,6 +13,7 @@ TEXTS = {
     "decay_at": "part of the steps after which the learning rate falls",
     "decay": "what the learning rate is multiplied by then",
     "hard_quantile": "of a step's distances; the hard loss keeps those from there on",
+    "ridge": "shrinkage of a student in closed form, which takes no steps; 0: steps train it",
     "jitter": "most that brightness, contrast or saturation of a training image change",
     "penalty_probability": "that a natural image of the penalty is turned grey",
     "dropout": "of the autoencoder's decoder",
@@ -72,6 +73,8 @@ def check_recipe(options: argparse.Namespace) -> list[str]:
         for name, value in shares.items()
         if not 0 <= value <= 1
     ]
+    if options.ridge and options.imagenet_train_path:
+        faults.append("--imagenet_train_path: a student in closed form (--ridge) has no penalty")
     if options.dropout == 1:
         faults.append("--dropout must be below 1: nothing would be left")
     low, high = options.map_quantiles

@@ -33,9 +33,9 @@ def run_in(folder: Path) -> Run:
     return run
 
 
-def new_detector():
+def new_detector(size: str = "small"):
     """Return an untrained detector that knows its teacher's statistics."""
-    detector = stepping.new_detector()
+    detector = stepping.new_detector(size=size)
     describe_training_images(detector, some_images(), COMPUTE, budget=0)
     return detector
 
