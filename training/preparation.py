@@ -35,7 +35,7 @@ from utils.options import (
     resolved,
     settle_experts,
 )
-from utils.recipe import check_recipe, with_recipe
+from utils.recipe import check_recipe, recipe_of, with_recipe
 from utils.runs import Run
 from utils.teachers import find_teacher, load_teacher
 
@@ -174,6 +174,7 @@ def check_stored(
     same = not faults  # or the checkpoint would be called damaged
     experts = tuple(options.experts)
     empty = empty_detector(options.model, options.model_size, image_size(options), experts)
+    empty.recipe = recipe_of(options)  # it tells what steps train
     faults += room_faults(run, category, empty, options.overwrite)
     if options.resume:
         with noted(faults):

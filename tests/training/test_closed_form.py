@@ -9,7 +9,6 @@ import main
 from data.images import normalise
 from data.samples import InputError
 from models.recipe import Recipe
-from tests.conftest import fill
 from tests.running_main import ALL, arguments, run_main
 from tests.training.fitting import (
     COMPUTE,
@@ -26,6 +25,7 @@ from training.closed_form import RidgeRegression, fit_student
 from training.preparation import check
 from training.steps import CapturedLosses
 from utils.presets import parse
+from utils.runs import Run
 
 IN_CLOSED_FORM = Recipe(ridge=1e-4)
 
@@ -151,11 +151,17 @@ def test_a_graphs_losses_are_the_same(monkeypatch):
     assert torch.equal(found["autoencoder"], detector.losses(batch, batch)["autoencoder"])
 
 
-def test_a_whole_run_with_all_experts_beats_nothing_trained(product, teacher, tmp_path, capsys):
-    fill(product / "train" / "good", 12)
-    what = arguments(product, teacher, tmp_path, *ALL, "--ridge", "0.0001")
+def test_a_whole_run_goes_on_from_its_checkpoint_to_the_same_detector(
+    product, teacher, tmp_path, capsys
+):
+    what = arguments(product, teacher, tmp_path, *ALL, "--ridge", "0.001")
     assert run_main(*what) == 0
     assert "penalty" not in capsys.readouterr().err
+    file = Run(tmp_path, "folder", "bolt").detector_file
+    whole = file.read_bytes()
+    file.unlink()
+    assert run_main(*what, "--resume") == 0
+    assert file.read_bytes() == whole
 
 
 def test_a_student_in_closed_form_has_no_penalty(tmp_path):
@@ -166,4 +172,4 @@ def test_a_student_in_closed_form_has_no_penalty(tmp_path):
 
 def test_the_fast_preset_is_read():
     options = parse(main.get_parser(), ["--config", "configs/fast.yaml"])
-    assert options.ridge == 1e-4
+    assert options.ridge == 1e-3
