@@ -24,6 +24,9 @@ from data.samples import InputError
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
 
+# What a detector's file says of this module, and is refused by where that changes.
+PREPROCESSING = "RGB upright, PIL bilinear with antialiasing, ImageNet mean and std"
+
 GREY = (0.2989, 0.587, 0.114)  # of red, green and blue; source: ITU-R BT.601, as in torchvision
 
 

@@ -22,7 +22,7 @@ COMPUTE = Compute(torch.device("cpu"), scoring_batch_size=4)
 WORKERS = 2
 STRANGEST = 3  # of the good images
 THRESHOLDS = ("threshold", "student_threshold", "autoencoder_threshold")
-CALIBRATED = ("student_quantiles", "autoencoder_quantiles", *THRESHOLDS)
+CALIBRATED = ("student_quantiles", "autoencoder_quantiles", "good_scores", *THRESHOLDS)
 
 
 @pytest.fixture
@@ -187,18 +187,22 @@ def score_by_hand(
     return F.interpolate(combined, (height, width), mode="bilinear").max().item()
 
 
+@pytest.mark.parametrize(("rate", "place"), [(0.5, 6), (0.3, 9), (0.09, 11), (0.05, 11)])
 @pytest.mark.parametrize("shift", [0, STRANGEST, STRANGEST + 1], ids=["inside", "first", "last"])
-def test_the_threshold_is_the_highest_score_of_a_good_image_wherever_it_stands(
-    detector, paths, shift
+def test_the_threshold_is_the_good_score_of_its_false_alarm_rate_wherever_that_stands(
+    detector, paths, shift, rate, place
 ):
+    """The 6th, 9th and highest of 11; a rate of 0.05 would take 19 good images."""
     strangest, paths = paths[STRANGEST], paths[shift:] + paths[:shift]
+    detector.recipe = Recipe(false_alarm_rate=rate)
     calibrate(detector, paths, SIZE, WORKERS, COMPUTE)
     maps = zip(*(distances(detector, path) for path in paths), strict=True)
     spreads = [quantiles(of) for of in maps]
     scores = [score_by_hand(detector, path, spreads) for path in paths]
     assert paths[np.argmax(scores)] == strangest
     assert len({round(score, 4) for score in scores} - {0.0}) > len(paths) / 2
-    assert detector.threshold.item() == pytest.approx(max(scores), rel=1e-3)
+    np.testing.assert_allclose(detector.good_scores[0], sorted(scores), rtol=1e-3)
+    assert detector.threshold.item() == pytest.approx(sorted(scores)[place - 1], rel=1e-3)
 
 
 @pytest.mark.parametrize(

@@ -20,6 +20,7 @@ from utils.runs import Run
 
 NUMBERS = {"learning_rate": 0.002, "weight_decay": 0.03, "decay_at": 0.5, "decay": 0.4}
 NUMBERS |= {"hard_quantile": 0.9, "jitter": 0.05, "penalty_probability": 0.7, "dropout": 0.6}
+NUMBERS |= {"false_alarm_rate": 0.2}
 OTHER = Recipe(**NUMBERS, map_quantiles=(0.25, 0.75))
 ARGUMENTS = [f"--{name}={number}" for name, number in NUMBERS.items()]
 ARGUMENTS += ["--map_quantiles", "0.25", "0.75"]
@@ -35,6 +36,7 @@ def test_the_defaults_are_the_published_numbers():
     assert (options.decay_at, options.decay) == (0.95, 0.1)
     assert (options.hard_quantile, options.map_quantiles) == (0.999, [0.9, 0.995])
     assert (options.jitter, options.dropout, options.penalty_probability) == (0.2, 0.2, 0.3)
+    assert options.false_alarm_rate == 0.05  # which is ours
 
 
 def test_every_number_comes_to_the_detector_and_into_the_runs_config(
@@ -89,13 +91,14 @@ def test_a_check_shows_the_recipe_in_one_line(product, teacher, tmp_path, capsys
     assert recipe == (
         "recipe: learning_rate 0.0001, weight_decay 1e-05, decay_at 0.95, decay 0.1, "
         "hard_quantile 0.999, jitter 0.1, penalty_probability 0.3, dropout 0.2, "
-        "map_quantiles 0.9 0.995"
+        "map_quantiles 0.9 0.995, false_alarm_rate 0.05"
     )
 
 
 def test_every_senseless_number_is_told_at_once():
     wrong = "--learning_rate 0 --weight_decay -1 --decay_at 1.1 --decay nan --hard_quantile 2"
     wrong += " --jitter inf --penalty_probability=-0.1 --dropout 7 --map_quantiles 0.9 0.9"
+    wrong += " --false_alarm_rate 1"
     with pytest.raises(InputError) as caught:
         check(options_of(*wrong.split()))
     assert sorted(fault.split()[0] for fault in caught.value.args) == sorted(
