@@ -11,7 +11,6 @@ from models.experts import (
     CALMEST,
     COMBINED,
     EXPERTS,
-    MAP,
     NETWORKS,
     STATISTICS,
     UNCALIBRATED,
@@ -32,12 +31,13 @@ from models.pdn import PDNS, TEACHER_CHANNELS, output_side
 from models.recipe import PUBLISHED, Recipe
 from models.statistics import Composition, Position
 
-# The buffer with the threshold on each expert's scores, on the fused ones, and of the fused map.
-THRESHOLDS = {name: f"{name}_threshold" for name in (*EXPERTS, MAP)} | {COMBINED: "threshold"}
+# The buffer with the threshold on each expert's scores, and on the fused ones.
+THRESHOLDS = {name: f"{name}_threshold" for name in EXPERTS} | {COMBINED: "threshold"}
 # What detectors of earlier versions lack, and what holds for them: deep images were of 16 bits, and
-# neither the thresholds of single maps are known nor the scores that thresholds come from.
+# neither thresholds of maps are known nor the scores that thresholds come from.
 LATER = {"bits": torch.tensor(16, dtype=torch.uint8), "good_scores": torch.empty(0, 0)}
-LATER |= {THRESHOLDS[name]: torch.tensor(float("nan")) for name in NETWORKS}
+UNKNOWN = ("map_threshold", *(THRESHOLDS[name] for name in NETWORKS))
+LATER |= {name: torch.tensor(float("nan")) for name in UNKNOWN}
 
 
 class Detector(nn.Module):
@@ -75,9 +75,9 @@ class Detector(nn.Module):
             self.register_buffer(THRESHOLDS[name], torch.tensor(float("inf")))
         self.register_buffer(THRESHOLDS[COMBINED], torch.tensor(float("inf")))
         if self.statistics:
-            self.register_buffer("map_threshold", torch.tensor(float("inf")))
             self.register_buffer("scales", torch.tensor([[0.0, 1.0]] * len(EXPERTS)))
             self.register_buffer("errors", torch.ones(len(EXPERTS), 2))  # of scores, of maps
+        self.register_buffer("map_threshold", torch.tensor(float("inf")))
         self.register_buffer("good_scores", torch.empty(len(self.rated), 0))  # each row rising
         self.register_buffer("bits", LATER["bits"].clone())
         self.folded = False  # the teacher's last layer normalises; see `for_scoring`
@@ -98,11 +98,11 @@ class Detector(nn.Module):
     @property
     def rated(self) -> tuple[str, ...]:
         """What has a threshold, in the order of the rows of `good_scores`."""
-        return (COMBINED, *self.experts, *((MAP,) if self.statistics else ()))
+        return (COMBINED, *self.experts)
 
     def of_statistics(self) -> list[str]:
         """Return the names of all state that a detector without statistics lacks."""
-        names = ("statistics.", *(f"{name}_" for name in STATISTICS), "map_", "scales", "errors")
+        names = ("statistics.", *(f"{name}_" for name in STATISTICS), "scales", "errors")
         return [name for name in self.state_dict() if name.startswith(names)]
 
     def describe(self, image: torch.Tensor) -> torch.Tensor:

@@ -10,7 +10,7 @@ from models.gfencoder import Size
 NETWORKS = ("student", "autoencoder")
 STATISTICS = ("position", "composition")
 EXPERTS = (*NETWORKS, *STATISTICS)
-COMBINED, MAP = "combined", "map"  # what is made of all: a score and a map, the map's maximum
+COMBINED = "combined"
 SCORED = (COMBINED, *EXPERTS)
 
 LOW_VALUE, HIGH_VALUE = 0.0, 0.1  # what the two calibrated quantiles of a map become

@@ -15,7 +15,7 @@ from models.experts import (
     EXPERTS,
     LEAST_SPREAD,
     LEAST_SPREAD_AT_ALL,
-    MAP,
+    MAP_PADDING,
     NETWORKS,
     chosen,
     raw_score,
@@ -31,6 +31,9 @@ from utils.progress import progress
 # become features; on the least contrasted product that was measured the least is 0.045.
 LEAST_STD = 1e-3
 TAIL = 0.99  # quantile of good images' scores that tells their spread
+# Quantile of held-out good maps' places that is the map's threshold. Their maxima would leave most
+# of a defect out, and all of one that is weaker than the oddest spot of the oddest good image.
+PLACES = 0.999
 SURE = 0.975  # quantile at which few images are less sure than many
 
 
@@ -86,6 +89,7 @@ def calibrate(
         quantiles = np.quantile(maps.flatten().numpy(), detector.recipe.map_quantiles)
         getattr(detector, f"{name}_quantiles").copy_(torch.from_numpy(quantiles).float())
     if held_out is None:
+        set_map_threshold(detector, raw, compute)
         good = scores_of_maps(detector, raw, sizes, compute)
         keep_good_scores(detector, good, detector.recipe.false_alarm_rate)
         return
@@ -99,8 +103,9 @@ def calibrate(
         detector.scales[row] = torch.tensor(scale_of(raw_score(name, maps).double().numpy()))
         detector.errors[row] = torch.tensor(errors[name])
     both = raw | held_out.last(len(images)) if networks else held_out.maps
-    good = fused_scores(detector, both, compute)
-    keep_good_scores(detector, good, detector.recipe.false_alarm_rate)
+    set_map_threshold(detector, both, compute)
+    on_device = {name: both[name].to(compute.device) for name in detector.experts}
+    keep_good_scores(detector, detector.scores(on_device), detector.recipe.false_alarm_rate)
 
 
 def decode_images(
@@ -151,10 +156,9 @@ def scores_of_maps(
     return dict(zip(maps, torch.stack(scores).T, strict=True))
 
 
-def fused_scores(
-    detector: Detector, raw: dict[str, torch.Tensor], compute: Compute
-) -> dict[str, torch.Tensor]:
-    """Return the scores (n,) of a detector with statistics, and the combined map's maxima."""
-    raw = {name: raw[name].to(compute.device) for name in detector.experts}
-    maxima = detector.calibrated(raw)[COMBINED].flatten(1).amax(1)
-    return detector.scores(raw) | {MAP: maxima}
+def set_map_threshold(detector: Detector, raw: dict[str, torch.Tensor], compute: Compute) -> None:
+    """Set the threshold of the combined map, from places that the networks describe."""
+    inside = slice(MAP_PADDING, -MAP_PADDING)
+    on_device = {name: raw[name].to(compute.device) for name in detector.experts}
+    places = detector.calibrated(on_device)[COMBINED][..., inside, inside]
+    detector.map_threshold.fill_(float(np.quantile(places.cpu().numpy(), PLACES)))

@@ -13,7 +13,6 @@ import torch
 
 from data.samples import InputError
 from models.detector import THRESHOLDS, Detector
-from models.experts import MAP
 from models.recipe import exact
 
 
@@ -79,5 +78,6 @@ def p_values(detector: Detector, name: str, scores: torch.Tensor) -> torch.Tenso
 
 
 def map_threshold(detector: Detector) -> float:
-    """Return the combined map's threshold; networks alone share it with the score."""
-    return getattr(detector, THRESHOLDS[MAP], detector.threshold).item()
+    """Return the combined map's threshold; networks of earlier versions shared it with scores."""
+    own = detector.map_threshold
+    return (detector.threshold if own.isnan() else own).item()

@@ -21,7 +21,7 @@ SIZE = (64, 80)  # height, width at which the detector works
 COMPUTE = Compute(torch.device("cpu"), scoring_batch_size=4)
 WORKERS = 2
 STRANGEST = 3  # of the good images
-THRESHOLDS = ("threshold", "student_threshold", "autoencoder_threshold")
+THRESHOLDS = ("threshold", "student_threshold", "autoencoder_threshold", "map_threshold")
 CALIBRATED = ("student_quantiles", "autoencoder_quantiles", "good_scores", *THRESHOLDS)
 
 
@@ -218,12 +218,23 @@ def test_each_single_map_has_the_threshold_that_its_own_scores_give(detector, pa
     assert highest != pytest.approx(detector.threshold.item(), rel=1e-3)
 
 
+def test_a_place_in_a_thousand_of_good_maps_is_above_the_maps_threshold(detector, paths):
+    calibrate(detector, paths, SIZE, WORKERS, COMPUTE)
+    maps = zip(*(distances(detector, path) for path in paths), strict=True)
+    scaled = [
+        0.1 * (np.stack(of) - low) / (high - low) for of in maps for low, high in [quantiles(of)]
+    ]
+    expected = np.quantile(np.mean(scaled, 0), 0.999)
+    assert detector.map_threshold.item() == pytest.approx(expected, rel=1e-3)
+
+
 def test_calibrating_again_gives_the_same_whatever_was_there(detector, paths):
     calibrate(detector, paths, SIZE, WORKERS, COMPUTE)
     once = state(detector)
     detector.student_quantiles.copy_(torch.tensor([3.0, 7.0]))
     detector.autoencoder_quantiles.copy_(torch.tensor([-1.0, 0.5]))
     detector.threshold.fill_(-4.0)
+    detector.map_threshold.fill_(9.0)
     detector.train()  # its dropout would make every map a different one
     calibrate(detector, paths, SIZE, 1, COMPUTE)
     assert_only_changed(detector, once, set())

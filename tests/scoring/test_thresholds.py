@@ -36,15 +36,14 @@ def test_a_threshold_is_the_lowest_that_keeps_the_promise(detector, count, text)
     allowed = max(Fraction(text), Fraction(1, count + 1))
     exceeding = [Fraction(count - place, count + 1) for place in range(count)]  # by score
     lowest = next(score for score, part in enumerate(exceeding) if part <= allowed)
-    assert detector.threshold.item() == detector.map_threshold.item() == lowest
-    assert map_threshold(detector) == lowest
+    assert detector.threshold.item() == detector.position_threshold.item() == lowest
 
 
 def test_what_is_kept_rises_and_each_rated_thing_has_its_own(detector):
     rng = np.random.default_rng(0)
     good = {name: torch.from_numpy(rng.normal(size=40)).float() for name in detector.rated}
     keep_good_scores(detector, good, 0.1)
-    assert detector.rated == (COMBINED, "position", "composition", "map")
+    assert detector.rated == (COMBINED, "position", "composition")
     for row, scores in zip(detector.good_scores, good.values(), strict=True):
         assert row.tolist() == sorted(scores.tolist())
     assert detector.position_threshold == good["position"].sort().values[36]  # of 41, 4.1 above
@@ -101,7 +100,10 @@ def test_a_detector_without_scores_has_no_p_values_and_takes_no_other_rate():
     with pytest.raises(InputError, match=r"x\.safetensors is of an earlier version, .* leave"):
         set_thresholds(detector, 0.1, "x.safetensors")
     detector.threshold.fill_(0.5)
-    assert map_threshold(detector) == 0.5  # as networks alone have it
+    detector.map_threshold.fill_(0.25)
+    assert map_threshold(detector) == 0.25
+    detector.map_threshold.fill_(float("nan"))  # as `read_detector` finds it in such a file
+    assert map_threshold(detector) == 0.5
 
 
 def test_the_rate_is_a_number_of_the_recipe(detector):
