@@ -8,7 +8,6 @@ if __name__ == "__main__":
 import argparse
 import os
 import sys
-from dataclasses import replace
 from pathlib import Path
 
 from data.catalog import DATASETS, find_root, read_category
@@ -22,7 +21,7 @@ from models.detector import THRESHOLDS
 from models.experts import COMBINED, SCORED
 from scoring.thresholds import set_thresholds
 from utils.commands import printable, run_command, say
-from utils.devices import Compute, pick_compute, supports
+from utils.devices import Compute, as_trained, pick_compute
 from utils.files import user_path
 from utils.labelling import add_labelling_options, labelling_of
 from utils.options import (
@@ -156,8 +155,7 @@ def evaluate_run(
         check_maps(category, folder)
         return measure(category, folder, options.workers)
     detector, size, precision = run.load_detector(compute.device)
-    if options.precision == "auto" and supports(precision, compute.device):
-        compute = replace(compute, precision=precision)  # as in its training and calibration
+    compute = as_trained(compute, options.precision, precision)
     if shown not in (COMBINED, *detector.experts):
         if options.by_expert:
             return None

@@ -81,17 +81,22 @@ def warn_of_deeper(paths: list[Path], bits: int) -> None:
     warn_of(paths, text)
 
 
-def in_background(function: Callable, items: Iterable, workers: int) -> Iterator:
+def in_background(
+    function: Callable, items: Iterable, workers: int, prompt: bool = False
+) -> Iterator:
     """Yield `function(item)` in order while threads work a few items ahead.
 
-    Unlike `ThreadPoolExecutor.map` it never holds more than a few results that nobody took.
+    Unlike `ThreadPoolExecutor.map` it never holds more than a few results that nobody took. If
+    `prompt`, what is done is yielded before more items are asked for, which may take long to come.
     """
     with ThreadPoolExecutor(max(1, workers)) as pool:
         pending = deque()
         try:
             for item in items:
                 pending.append(pool.submit(function, item))
-                if len(pending) > 2 * max(1, workers):
+                while len(pending) > 2 * max(1, workers) or (
+                    prompt and pending and pending[0].done()
+                ):
                     yield pending.popleft().result()
             while pending:
                 yield pending.popleft().result()

@@ -21,10 +21,10 @@ from data.masks import Region, regions
 from data.samples import GOOD, Category, InputError, Sample
 from evaluation.image_metrics import auroc, average_precision, f1_max, mean
 from evaluation.localization import CURVE_ERROR, PRO_LIMIT, SPRO_LIMITS, Localization, localize
-from evaluation.maps import SCORE, Scores, read_map, remove_stale_maps, write_maps
+from evaluation.maps import Scores, read_map, remove_stale_maps, write_maps
 from models.detector import THRESHOLDS, Detector
 from models.experts import COMBINED, EXPERTS
-from scoring.scorer import Scorer
+from scoring.scorer import SCORE, Scorer
 from scoring.thresholds import map_threshold, p_values
 from utils.commands import printable, say
 from utils.devices import Compute

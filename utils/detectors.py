@@ -16,6 +16,8 @@ from utils.devices import PRECISIONS
 from utils.files import DAMAGED, read_about, read_tensors, save_tensors
 from utils.version import project_version
 
+FILE = "detector.safetensors"
+SHOWN = 5  # detectors that are named where one of several is meant
 MOST_GOOD = 10**7  # held-out images, of which scores are kept
 
 
@@ -68,6 +70,26 @@ def read_detector(path: Path, device: torch.device) -> Trained:
         text = f"{path} is damaged ({error}): train this category again with --overwrite"
         raise InputError(text) from error
     return Trained(detector.to(device).eval(), (height, width), precision, about)
+
+
+def find_detector(path: Path) -> Path:
+    """Return the file of a detector: `path`, or the one in a run's folder or an output folder.
+
+    Raises InputError for a folder that holds none, or several.
+    """
+    if not path.is_dir():
+        return path
+    if (path / FILE).exists():
+        return path / FILE
+    found = sorted(path.glob(f"trainings/*/[!.]*/{FILE}"))
+    if not found:
+        raise InputError(f"{path} holds no {FILE}: train one with main.py, or name another folder")
+    if len(found) > 1:
+        names = ", ".join(str(file.parent) for file in found[:SHOWN])
+        raise InputError(
+            f"{path} holds {len(found)} detectors, name the one that is meant: {names}"
+        )
+    return found[0]
 
 
 def built_as(about: dict, size: Size) -> Detector:

@@ -16,7 +16,7 @@ from data.fingerprints import Images, validated
 from data.samples import InputError, require_file
 from models.detector import Detector
 from models.gfencoder import Size
-from utils.detectors import read_detector, save_detector
+from utils.detectors import FILE, read_detector, save_detector
 from utils.files import (
     DAMAGED,
     locked_folder,
@@ -48,7 +48,7 @@ class Run:
 
     @property
     def detector_file(self) -> Path:
-        return self.folder / "detector.safetensors"
+        return self.folder / FILE
 
     @property
     def config_file(self) -> Path:
