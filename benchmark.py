@@ -16,6 +16,7 @@ from tabulate import tabulate
 from benchmarks.evaluation import benchmark_evaluation
 from benchmarks.inference import benchmark_inference
 from benchmarks.machine import machine
+from benchmarks.thresholds import benchmark_thresholds
 from benchmarks.training import benchmark_training
 from data.samples import report_faults
 from models.experts import EXPERTS, NETWORKS, chosen
@@ -40,10 +41,12 @@ INFERENCE = "scoring, from the image on the device to its map at full size"
 EVALUATION = (
     "metrics from maps on disk: a test set's real masks, generated maps of its images' size"
 )
+THRESHOLDS = "good images that alarm, against what the false-alarm rate promises"
 EXAMPLES = (
     "python3 benchmark.py train --dataset demo --image_size 128 160 --against published",
     "python3 benchmark.py evaluation --dataset mvtec_ad --mvtec_ad_path path/mvtec_ad "
     "--subdataset bottle --images 20",
+    "python3 benchmark.py thresholds output --good_images 10 20 50",
 )
 
 
@@ -74,7 +77,26 @@ def get_parser() -> Parser:
     )
     group.add_argument("--repeats", type=int, default=3, help="runs that the median is of")
     group.add_argument("--workers", type=int, default=os.cpu_count(), help="threads")
+    add_thresholds_command(commands)
     return parser
+
+
+def add_thresholds_command(commands) -> None:
+    """Add the subcommand that looks at what is trained, not at how fast it is."""
+    command = commands.add_parser(
+        "thresholds", help=THRESHOLDS, description=THRESHOLDS, presets=False
+    )
+    command.add_argument("outputs", nargs="+", type=user_path, help="output folders of main.py")
+    text = "that calibrate; the others are new"
+    command.add_argument("--good_images", type=int, nargs="+", default=[10, 20, 50], help=text)
+    text = "false-alarm rates"
+    command.add_argument("--rates", type=float, nargs="+", default=[0.05, 0.1], help=text)
+    command.add_argument("--splits", type=int, default=200, help="of the scores that are kept")
+    text = "splits of the images, for each of which the statistics are fitted anew"
+    command.add_argument("--refits", type=int, default=0, help=text)
+    command.add_argument("--workers", type=int, default=os.cpu_count(), help="threads")
+    command.add_argument("--seed", type=int, default=0)
+    command.add_argument("--json", action="store_true", help="print one JSON object")
 
 
 def add_command(commands, name: str, text: str) -> Parser:
@@ -105,7 +127,14 @@ def add_networks_options(command: Parser, scores: bool) -> argparse._ArgumentGro
 
 def check(options: argparse.Namespace) -> None:
     """Raise one InputError with every fault that the options alone show."""
-    faults = check_positive(options, "repeats", "workers") + check_not_negative(options, "seed")
+    faults = check_positive(options, "workers") + check_not_negative(options, "seed")
+    if options.command == "thresholds":
+        faults += check_positive(options, "splits") + check_not_negative(options, "refits")
+        if min(options.good_images) < 1 or not all(0 < rate < 1 for rate in options.rates):
+            faults.append("--good_images must be at least 1, --rates above 0 and below 1")
+        report_faults(faults)
+        return
+    faults += check_positive(options, "repeats")
     if options.command != "evaluation":
         faults += check_positive(options, "steps") + check_image_size(options)
         if options.warm_up <= WARM_UP:  # a CUDA graph is captured before steps are counted
@@ -136,6 +165,33 @@ def print_evaluation(result: dict) -> None:
         for row in result["rows"]
     ]
     print_table(header, body)
+
+
+def print_thresholds(result: dict) -> None:
+    """Print promised and found false alarms, in percent, of splits and of good test images."""
+    header = ["", "of", "good images", "rate", "promised", "found (5 to 95 %)", "plain quantile"]
+    body = [
+        (
+            *(row["category"], row["how"], row["good_images"]),
+            *(f"{100 * row[name]:.1f}" for name in ("rate", "promised")),
+            f"{100 * row['found']:.1f} ± {100 * row['found_error']:.1f} "
+            f"({100 * row['found_5']:.0f} to {100 * row['found_95']:.0f})",
+            f"{100 * row['plain_quantile']:.1f}",
+        )
+        for row in result["splits"]
+    ]
+    print_table(header, body)
+    body = [
+        (
+            *(row["category"], row["good_images"]),
+            *(f"{100 * row[name]:.1f}" for name in ("rate", "promised")),
+            f"{row['alarms']} of {row['test_images']}",
+            f"{100 * row['low']:.1f} to {100 * row['high']:.1f}",
+        )
+        for row in result["tests"]
+    ]
+    print()
+    print_table(["", "good images", "rate", "promised", "alarms", "95 % interval"], body)
 
 
 def print_networks(result: dict) -> None:
@@ -169,6 +225,12 @@ def print_table(header: list[str], body: list[tuple]) -> None:
 def main(options: argparse.Namespace) -> None:
     """Run one benchmark and print its figures."""
     check(options)
+    if options.command == "thresholds":
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # each fit to few images says that they are few
+            result = benchmark_thresholds(options) | {"machine": machine()}
+        print(json.dumps(result, indent=2)) if options.json else print_thresholds(result)
+        return
     warnings.filterwarnings("ignore", "This DataLoader will create")  # four, as published
     if options.command == "evaluation":
         result = benchmark_evaluation(options) | {"machine": machine()}

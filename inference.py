@@ -8,7 +8,6 @@ if __name__ == "__main__":
 import argparse
 import os
 import sys
-from dataclasses import replace
 from pathlib import Path
 
 from data.catalog import DATASETS, find_root, read_category
@@ -20,18 +19,21 @@ from evaluation.maps import check_maps
 from evaluation.tables import FORMATS, Results, print_by_expert, print_tables, write_csv
 from models.detector import THRESHOLDS
 from models.experts import COMBINED, SCORED
+from scoring.thresholds import set_thresholds
 from utils.commands import printable, run_command, say
-from utils.devices import Compute, pick_compute, supports
+from utils.devices import Compute, as_trained, pick_compute
 from utils.files import user_path
 from utils.labelling import add_labelling_options, labelling_of
 from utils.options import (
     Parser,
     add_dataset_options,
+    add_false_alarm_option,
     add_machine_options,
     add_speed_options,
     check_positive,
     dataset_path,
 )
+from utils.recipe import check_false_alarm_rate
 from utils.runs import Run, find_runs
 
 EXAMPLES = (
@@ -67,6 +69,7 @@ def get_parser() -> Parser:
     parser.add_argument("--map", choices=SCORED, default=COMBINED, help=text)
     text = "a table of each expert alone, too"
     parser.add_argument("--by_expert", action="store_true", help=text)
+    add_false_alarm_option(parser)
     parser.add_argument("--format", choices=FORMATS, default="simple", help="of the table")
     text = "of the table; csv and json always have all"
     parser.add_argument("--columns", choices=COLUMN_CHOICES, default="headline", help=text)
@@ -152,8 +155,7 @@ def evaluate_run(
         check_maps(category, folder)
         return measure(category, folder, options.workers)
     detector, size, precision = run.load_detector(compute.device)
-    if options.precision == "auto" and supports(precision, compute.device):
-        compute = replace(compute, precision=precision)  # as in its training and calibration
+    compute = as_trained(compute, options.precision, precision)
     if shown not in (COMBINED, *detector.experts):
         if options.by_expert:
             return None
@@ -166,6 +168,8 @@ def evaluate_run(
             f"{run.detector_file} is of an earlier version, which kept no threshold of the "
             f"{shown} map: train it again with --overwrite, or leave --map out"
         )
+    if options.false_alarm_rate:
+        set_thresholds(detector, options.false_alarm_rate, str(run.detector_file))
     keep = not options.no_maps
     metrics = evaluate(run, detector, category, size, options.workers, seed, compute, keep, shown)
     if keep and shown == COMBINED:
@@ -196,6 +200,7 @@ def evaluate_runs(
 def main(options: argparse.Namespace) -> int:
     """Evaluate what was trained; a run that cannot be does not stop the others."""
     faults = check_positive(options, "workers", "scoring_batch_size")
+    faults += check_false_alarm_rate(options)
     if options.maps_dir and (options.map != COMBINED or options.by_expert):
         faults.append(
             "--map and --by_expert are of a detector, --maps_dir has maps made elsewhere: leave "

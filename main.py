@@ -157,8 +157,8 @@ def main(options: argparse.Namespace) -> int:
     write_csv(options.output_dir)
     tell_unlabelled(category, run.maps_folder)
     if options.dataset == "demo":
-        threshold = metrics["glae"]["map_threshold"]
-        draw_cases(category, run.maps_folder, threshold, options.output_dir / "demo.png")
+        picture, threshold = options.output_dir / "demo.png", metrics["glae"]["map_threshold"]
+        draw_cases(category, run.maps_folder, run.results_file, threshold, picture)
     print_tables([{options.dataset: {category.name: metrics}}], "simple")
     for fault in metrics["glae"]["unreadable"]:
         say(f"error: {printable(fault)}")

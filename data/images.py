@@ -24,6 +24,9 @@ from data.samples import InputError
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
 
+# What a detector's file says of this module, and is refused by where that changes.
+PREPROCESSING = "RGB upright, PIL bilinear with antialiasing, ImageNet mean and std"
+
 GREY = (0.2989, 0.587, 0.114)  # of red, green and blue; source: ITU-R BT.601, as in torchvision
 
 
@@ -78,17 +81,22 @@ def warn_of_deeper(paths: list[Path], bits: int) -> None:
     warn_of(paths, text)
 
 
-def in_background(function: Callable, items: Iterable, workers: int) -> Iterator:
+def in_background(
+    function: Callable, items: Iterable, workers: int, prompt: bool = False
+) -> Iterator:
     """Yield `function(item)` in order while threads work a few items ahead.
 
-    Unlike `ThreadPoolExecutor.map` it never holds more than a few results that nobody took.
+    Unlike `ThreadPoolExecutor.map` it never holds more than a few results that nobody took. If
+    `prompt`, what is done is yielded before more items are asked for, which may take long to come.
     """
     with ThreadPoolExecutor(max(1, workers)) as pool:
         pending = deque()
         try:
             for item in items:
                 pending.append(pool.submit(function, item))
-                if len(pending) > 2 * max(1, workers):
+                while len(pending) > 2 * max(1, workers) or (
+                    prompt and pending and pending[0].done()
+                ):
                     yield pending.popleft().result()
             while pending:
                 yield pending.popleft().result()

@@ -21,10 +21,11 @@ from data.masks import Region, regions
 from data.samples import GOOD, Category, InputError, Sample
 from evaluation.image_metrics import auroc, average_precision, f1_max, mean
 from evaluation.localization import CURVE_ERROR, PRO_LIMIT, SPRO_LIMITS, Localization, localize
-from evaluation.maps import SCORE, Scores, read_map, remove_stale_maps, write_maps
+from evaluation.maps import Scores, read_map, remove_stale_maps, write_maps
 from models.detector import THRESHOLDS, Detector
 from models.experts import COMBINED, EXPERTS
-from scoring.scorer import Scorer
+from scoring.scorer import SCORE, Scorer
+from scoring.thresholds import map_threshold, p_values
 from utils.commands import printable, say
 from utils.devices import Compute
 from utils.files import written_aside
@@ -196,7 +197,7 @@ def evaluate(
         "unreadable": sorted(unreadable.values()),
         "counts": {name: len(samples) for name, samples in splits.items()},
         "threshold": getattr(detector, THRESHOLDS[shown]).item(),
-        "map_threshold": getattr(detector, "map_threshold", detector.threshold).item(),
+        "map_threshold": map_threshold(detector),
         "experts": errors_of_experts(detector),
         "seconds": {
             "training": run.read_training_seconds(),
@@ -212,7 +213,7 @@ def evaluate(
     if images := run.read_images():
         result["glae"]["images"] = digest_of(images)
     if keep:
-        write_results(run, measured, scores, result["glae"]["threshold"])
+        write_results(run, measured, scores, detector)
         with written_aside(run.metrics_file) as aside:
             aside.write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
     return result
@@ -226,18 +227,23 @@ def errors_of_experts(detector: Detector) -> dict[str, dict[str, float]]:
     return {name: {"score_error": row[0], "map_error": row[1]} for name, row in rows.items()}
 
 
-def write_results(run: Run, category: Category, scores: Scores, threshold: float) -> None:
-    """Write a row for each scored image: its score, the verdict, and each expert's score."""
+def write_results(run: Run, category: Category, scores: Scores, detector: Detector) -> None:
+    """Write a row for each scored image: its score, p-value, verdict, and each expert's score.
+
+    There is no p-value by a detector of an earlier version.
+    """
     samples = [sample for sample in category.scored if sample.image in scores]
+    p = p_values(detector, COMBINED, torch.tensor([scores[s.image][SCORE] for s in samples]))
+    p = [""] * len(samples) if p is None else p.tolist()
     experts = [name for name in scores[samples[0].image] if name != SCORE]
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(["image", "defect", SCORE, "verdict", *experts])
-    for sample in samples:
+    writer.writerow(["image", "defect", SCORE, "p_value", "verdict", *experts])
+    for sample, chance in zip(samples, p, strict=True):
         found = scores[sample.image]
-        verdict = "anomalous" if found[SCORE] > threshold else GOOD
-        row = [found[name] for name in experts]
-        writer.writerow([sample.place.as_posix(), sample.defect, found[SCORE], verdict, *row])
+        verdict = "anomalous" if found[SCORE] > detector.threshold.item() else GOOD
+        of = [found[SCORE], chance, verdict, *(found[name] for name in experts)]
+        writer.writerow([sample.place.as_posix(), sample.defect, *of])
     with written_aside(run.results_file) as aside:
         aside.write_text(text.getvalue(), encoding="utf-8")
 

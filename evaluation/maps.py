@@ -1,26 +1,18 @@
 """Anomaly maps on disk: a test set's are written, and read again, be they ours or another's."""
 
-import io
 import statistics
-import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import tifffile
-import torch
 
-from data.images import Size, image_batches, image_size, in_background
+from data.images import Size, image_size, in_background
 from data.samples import Category, InputError, Sample
-from models.experts import COMBINED
 from scoring.scorer import Scorer
-from utils.devices import synchronise
-from utils.files import written_aside
+from scoring.stream import WRITERS, Scored, score_files, write_map
 from utils.progress import progress
 
-SCORE = "score"  # an image's own, beside those of the experts
-Scores = dict[Path, dict[str, float]]  # image -> SCORE or expert -> what it gave the image
-WRITERS = 4  # threads at most that write maps: each holds some, as large as images
+Scores = dict[Path, dict[str, float]]  # image -> `Scored.scores`
 
 
 def map_path(folder: Path, sample: Sample) -> Path:
@@ -41,41 +33,22 @@ def write_maps(
 
     Threads decode images ahead and write maps behind. What cannot be read is noted in `unreadable`,
     the image's score and each expert's in `scores`.
-    Returns the seconds that the detector takes for an image, the median over the batches. Raises
+    Returns the seconds that the detector takes for an image, the median. Raises
     InputError when no image can be read.
     """
-    seconds = []
-    samples = (s for s in category.scored if s.image not in unreadable)  # asked as they are scored
-    paths = [sample.image for sample in category.scored]
-    compute, bits = scorer.compute, int(scorer.detector.bits)
+    paths, seconds = [sample.image for sample in category.scored], []
+    places = {sample.image: map_path(folder, sample) for sample in category.scored}
     scorer.warm_up(size)
 
-    def scored() -> Iterator[tuple[Path, torch.Tensor]]:
-        count = compute.scoring_batch_size
-        for batch, sizes in image_batches(paths, size, workers, count, bits, unreadable):
-            begun = time.perf_counter()
-            found = scorer.look(batch)
-            scored, maps = scorer.resized(found, sizes)
-            synchronise(compute.device)
-            if len(batch) == count or not seconds:  # a smaller one is new
-                seconds.append((time.perf_counter() - begun) / len(batch))
-            rated = {SCORE: scored} | {n: r for n, r in found.scores.items() if n != COMBINED}
-            columns = {name: values.tolist() for name, values in rated.items()}
-            for index, anomaly_map in enumerate(maps):
-                sample = next(samples)
-                scores[sample.image] = {name: of[index] for name, of in columns.items()}
-                yield map_path(folder, sample), anomaly_map
+    def write(scored: Scored) -> Scored:
+        write_map(places[scored.path], scored.anomaly_map.cpu().numpy())
+        return scored._replace(anomaly_map=None)  # as large as the image
 
-    def write(pair: tuple[Path, torch.Tensor]) -> None:
-        path, anomaly_map = pair
-        content = io.BytesIO()  # tifffile's own error does not say that a disk is full
-        tifffile.imwrite(content, anomaly_map.cpu().numpy())
-        with written_aside(path, durable=False) as aside:
-            aside.write_bytes(content.getbuffer())
-
-    written = in_background(write, scored(), min(workers, WRITERS))
-    for _ in progress(f"scoring {category.name}", len(paths), "img", written):
-        pass
+    scored = score_files(scorer, paths, size, workers, unreadable)
+    written = in_background(write, scored, min(workers, WRITERS))
+    for one in progress(f"scoring {category.name}", len(paths), "img", written):
+        scores[one.path] = one.scores
+        seconds.append(one.seconds)
     if not seconds:
         raise InputError(*unreadable.values())
     return statistics.median(seconds)

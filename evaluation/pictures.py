@@ -1,5 +1,6 @@
 """Draw what the detector sees: image, ground truth and anomaly map side by side."""
 
+import csv
 from pathlib import Path
 
 import cv2
@@ -34,8 +35,8 @@ def heat(anomaly_map: np.ndarray, threshold: float) -> np.ndarray:
     return cv2.applyColorMap((255 * scaled).astype(np.uint8), cv2.COLORMAP_INFERNO)[..., ::-1]
 
 
-def column(sample: Sample, maps_folder: Path, threshold: float) -> Image.Image:
-    """Draw one case: its kind and score, the image, the mask, the map, from top to bottom."""
+def column(sample: Sample, maps_folder: Path, verdict: str, threshold: float) -> Image.Image:
+    """Draw one case: its kind and verdict, the image, the mask, the map, from top to bottom."""
     image = decode(sample.image)
     mask = np.zeros((image.height, image.width), bool)
     for path in sample.masks:
@@ -44,20 +45,31 @@ def column(sample: Sample, maps_folder: Path, threshold: float) -> Image.Image:
     size = (round(image.width * HEIGHT / image.height), HEIGHT)
     pictures = (image, Image.fromarray(mask), Image.fromarray(heat(anomaly_map, threshold)))
     drawn = Image.new("RGB", (size[0] + 2, CAPTION + 3 * (HEIGHT + 2)), "white")
-    score = anomaly_map.max() / max(threshold, TINY)
-    caption = f"{sample.defect.removesuffix('_anomalies')} {score:.1f} x threshold"
+    caption = f"{sample.defect.removesuffix('_anomalies')}: called {verdict}"
     ImageDraw.Draw(drawn).text((3, 3), caption, fill="black")
     for row, picture in enumerate(pictures):
         drawn.paste(picture.convert("RGB").resize(size), (0, CAPTION + row * (HEIGHT + 2)))
     return drawn
 
 
-def draw_cases(category: Category, maps_folder: Path, threshold: float, path: Path) -> None:
-    """Write a picture of a handful of test cases, from the maps on disk."""
-    columns: list[Image.Image] = []
+def read_verdicts(results: Path) -> dict[str, str]:
+    """Return the verdict on each image, by its place below `test`, of a file of results."""
+    with results.open(encoding="utf-8", newline="") as file:
+        return {row["image"]: row["verdict"] for row in csv.DictReader(file)}
+
+
+def draw_cases(
+    category: Category, maps_folder: Path, results: Path, threshold: float, path: Path
+) -> None:
+    """Write a picture of a handful of test cases, from the maps and the results on disk.
+
+    `threshold` is the map's.
+    """
+    columns, verdicts = [], read_verdicts(results)
     for sample in pick(category):
         with noted([]):  # what cannot be read is named by the evaluation
-            columns.append(column(sample, maps_folder, threshold))
+            verdict = verdicts.get(sample.place.as_posix(), "unreadable")
+            columns.append(column(sample, maps_folder, verdict, threshold))
     if not columns:
         return
     drawn = Image.new("RGB", (sum(c.width for c in columns), columns[0].height), "white")

@@ -34,19 +34,21 @@ from models.statistics import Composition, Position
 # The buffer with the threshold on each expert's scores, and on the fused ones.
 THRESHOLDS = {name: f"{name}_threshold" for name in EXPERTS} | {COMBINED: "threshold"}
 # What detectors of earlier versions lack, and what holds for them: deep images were of 16 bits, and
-# the thresholds of single maps are not known.
-LATER = {"bits": torch.tensor(16, dtype=torch.uint8)}
-LATER |= {THRESHOLDS[name]: torch.tensor(float("nan")) for name in NETWORKS}
+# neither thresholds of maps are known nor the scores that thresholds come from.
+LATER = {"bits": torch.tensor(16, dtype=torch.uint8), "good_scores": torch.empty(0, 0)}
+UNKNOWN = ("map_threshold", *(THRESHOLDS[name] for name in NETWORKS))
+LATER |= {name: torch.tensor(float("nan")) for name in UNKNOWN}
 
 
 class Detector(nn.Module):
     """Finds where its experts are surprised: two networks, and two statistics of the teacher's.
 
     Student and autoencoder are there if one of them is among the `experts`. Its buffers are the
-    teacher's channel mean and std, two quantiles of each expert's map, the thresholds and the bits
-    that images deeper than 8 bits are scaled from; with statistics also theirs, and what brings the
-    experts' scores to one scale. So `state_dict` is the whole trained thing. Before calibration
-    they change nothing. `recipe` is what training and calibration go by; scoring needs none.
+    teacher's channel mean and std, two quantiles of each expert's map, held-out good images' scores
+    and the thresholds by them, and the bits that images deeper than 8 bits are scaled from; with
+    statistics also theirs, and what brings the experts' scores to one scale. So `state_dict` is the
+    whole trained thing. Before calibration they change nothing. `recipe` is what training and
+    calibration go by; scoring needs none.
     Source: EfficientAD (Batzner et al., WACV 2024); GLAE for its autoencoder.
     """
 
@@ -73,9 +75,10 @@ class Detector(nn.Module):
             self.register_buffer(THRESHOLDS[name], torch.tensor(float("inf")))
         self.register_buffer(THRESHOLDS[COMBINED], torch.tensor(float("inf")))
         if self.statistics:
-            self.register_buffer("map_threshold", torch.tensor(float("inf")))
             self.register_buffer("scales", torch.tensor([[0.0, 1.0]] * len(EXPERTS)))
             self.register_buffer("errors", torch.ones(len(EXPERTS), 2))  # of scores, of maps
+        self.register_buffer("map_threshold", torch.tensor(float("inf")))
+        self.register_buffer("good_scores", torch.empty(len(self.rated), 0))  # each row rising
         self.register_buffer("bits", LATER["bits"].clone())
         self.folded = False  # the teacher's last layer normalises; see `for_scoring`
 
@@ -93,23 +96,14 @@ class Detector(nn.Module):
         """Return what is trained: the student and the autoencoder, or nothing."""
         return [] if self.student is None else [self.student, self.autoencoder]
 
-    def check_statistics(self) -> None:
-        """Raise ValueError, or torch's RuntimeError, for statistics that no images can have."""
-        if not self.statistics:
-            return
-        calibration = (self.scales, self.errors, self.map_threshold)
-        if not all(t.isfinite().all() for t in (*calibration, *self.statistics.buffers())):
-            raise ValueError("a statistic is not a finite number")
-        if not ((self.scales[:, 1] > 0).all() and ((self.errors >= 0) & (self.errors <= 1)).all()):
-            raise ValueError("its experts have impossible spreads or errors")
-        for statistic in self.statistics.values():
-            if statistic.count < 1:
-                raise ValueError(f"its statistics are of {int(statistic.count)} images")
-            statistic.prepare()
+    @property
+    def rated(self) -> tuple[str, ...]:
+        """What has a threshold, in the order of the rows of `good_scores`."""
+        return (COMBINED, *self.experts)
 
     def of_statistics(self) -> list[str]:
         """Return the names of all state that a detector without statistics lacks."""
-        names = ("statistics.", *(f"{name}_" for name in STATISTICS), "map_", "scales", "errors")
+        names = ("statistics.", *(f"{name}_" for name in STATISTICS), "scales", "errors")
         return [name for name in self.state_dict() if name.startswith(names)]
 
     def describe(self, image: torch.Tensor) -> torch.Tensor:

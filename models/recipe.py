@@ -13,7 +13,8 @@ def exact(number: float) -> Fraction:
 class Recipe:
     """EfficientAD's published numbers, which GLAE shares, unless others are given.
 
-    Source: EfficientAD (Batzner et al., WACV 2024), where a line names no section its section 4.
+    Source: EfficientAD (Batzner et al., WACV 2024), where a line names no section its section 4;
+    the last line is ours.
     """
 
     learning_rate: float = 1e-4  # of Adam
@@ -26,6 +27,7 @@ class Recipe:
     penalty_probability: float = 0.3  # that a natural image of the penalty is turned grey; A.3
     dropout: float = 0.2  # of the decoder; table 8
     map_quantiles: tuple[float, float] = (0.9, 0.995)  # which become 0 and 0.1; section 3.4
+    false_alarm_rate: float = 0.05  # of good images, that thresholds are to promise
 
     @property
     def hard_fraction(self) -> tuple[int, int]:

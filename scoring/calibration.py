@@ -9,12 +9,13 @@ import torch
 
 from data.defects import make_defects
 from data.images import Size, image_batches
-from models.detector import THRESHOLDS, Detector
+from models.detector import Detector
 from models.experts import (
     COMBINED,
     EXPERTS,
     LEAST_SPREAD,
     LEAST_SPREAD_AT_ALL,
+    MAP_PADDING,
     NETWORKS,
     chosen,
     raw_score,
@@ -22,6 +23,7 @@ from models.experts import (
 )
 from scoring.fitting import HeldOut, errors_of
 from scoring.scorer import Scorer
+from scoring.thresholds import keep_good_scores
 from utils.devices import Compute, in_float64
 from utils.progress import progress
 
@@ -29,6 +31,9 @@ from utils.progress import progress
 # become features; on the least contrasted product that was measured the least is 0.045.
 LEAST_STD = 1e-3
 TAIL = 0.99  # quantile of good images' scores that tells their spread
+# Quantile of held-out good maps' places that is the map's threshold. Their maxima would leave most
+# of a defect out, and all of one that is weaker than the oddest spot of the oddest good image.
+PLACES = 0.999
 SURE = 0.975  # quantile at which few images are less sure than many
 
 
@@ -69,9 +74,9 @@ def calibrate(
 ) -> None:
     """Set what brings the experts to one scale, then the thresholds, from good images.
 
-    The networks go by the validation images `paths`, the statistics by `held_out`. A threshold is
-    the highest score of a held-out good image: what scores above it is stranger than anything known
-    to be good. Source: EfficientAD, section 3.4.
+    The networks go by the validation images `paths`, the statistics by `held_out`. The scores of
+    these held-out images are kept; thresholds are those of the recipe's false-alarm rate.
+    Source of the quantiles: EfficientAD, section 3.4.
     """
     raw: dict[str, torch.Tensor] = {}
     images, sizes = decode_images(paths, size, workers, int(detector.bits))
@@ -84,7 +89,9 @@ def calibrate(
         quantiles = np.quantile(maps.flatten().numpy(), detector.recipe.map_quantiles)
         getattr(detector, f"{name}_quantiles").copy_(torch.from_numpy(quantiles).float())
     if held_out is None:
-        set_thresholds(detector, raw, sizes, compute)
+        set_map_threshold(detector, raw, compute)
+        good = scores_of_maps(detector, raw, sizes, compute)
+        keep_good_scores(detector, good, detector.recipe.false_alarm_rate)
         return
     errors = dict(held_out.errors)
     if networks:
@@ -96,7 +103,9 @@ def calibrate(
         detector.scales[row] = torch.tensor(scale_of(raw_score(name, maps).double().numpy()))
         detector.errors[row] = torch.tensor(errors[name])
     both = raw | held_out.last(len(images)) if networks else held_out.maps
-    set_fused_thresholds(detector, both, compute)
+    set_map_threshold(detector, both, compute)
+    on_device = {name: both[name].to(compute.device) for name in detector.experts}
+    keep_good_scores(detector, detector.scores(on_device), detector.recipe.false_alarm_rate)
 
 
 def decode_images(
@@ -135,24 +144,21 @@ def scale_of(scores: np.ndarray) -> tuple[float, float]:
     return median, max(float(spread * wider), least)
 
 
-def set_thresholds(
+def scores_of_maps(
     detector: Detector, raw: dict[str, torch.Tensor], sizes: list[Size], compute: Compute
-) -> None:
-    """Set the thresholds where a score is its map's maximum, at the size of the image's file."""
+) -> dict[str, torch.Tensor]:
+    """Return the scores (n,) where one is its map's maximum, at the size of the image's file."""
     scores = []  # of each image, (maps,)
     for index, original in enumerate(sizes):
         one = {name: maps[index : index + 1].to(compute.device) for name, maps in raw.items()}
         maps = detector.calibrated(one)
         scores.append(torch.cat([score_maps(shown, original)[0] for shown in maps.values()]))
-    for name, highest in zip(maps, torch.stack(scores).amax(0), strict=True):
-        getattr(detector, THRESHOLDS[name]).copy_(highest)
+    return dict(zip(maps, torch.stack(scores).T, strict=True))
 
 
-def set_fused_thresholds(
-    detector: Detector, raw: dict[str, torch.Tensor], compute: Compute
-) -> None:
-    """Set the thresholds on scores, and the one of the combined map."""
-    raw = {name: raw[name].to(compute.device) for name in detector.experts}
-    for name, scores in detector.scores(raw).items():
-        getattr(detector, THRESHOLDS[name]).copy_(scores.max())
-    detector.map_threshold.copy_(detector.calibrated(raw)[COMBINED].max())
+def set_map_threshold(detector: Detector, raw: dict[str, torch.Tensor], compute: Compute) -> None:
+    """Set the threshold of the combined map, from places that the networks describe."""
+    inside = slice(MAP_PADDING, -MAP_PADDING)
+    on_device = {name: raw[name].to(compute.device) for name in detector.experts}
+    places = detector.calibrated(on_device)[COMBINED][..., inside, inside]
+    detector.map_threshold.fill_(float(np.quantile(places.cpu().numpy(), PLACES)))

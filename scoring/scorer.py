@@ -12,6 +12,7 @@ from models.experts import COMBINED, score_maps
 from utils.compilation import WARM_UP, CudaGraph
 from utils.devices import Compute
 
+SCORE = "score"  # an image's own, beside those of the experts
 Named = dict[str, torch.Tensor]  # expert, or "combined" -> its tensor
 
 
@@ -21,6 +22,12 @@ class Found(NamedTuple):
     raw: Named  # (N, 1, h, w)
     maps: Named  # (N, 1, h + 8, w + 8)
     scores: Named  # (N,)
+
+    def scored(self, shown: torch.Tensor) -> list[dict[str, float]]:
+        """Return each image's scores: SCORE, which is what `shown` (N,) says, and its experts'."""
+        rated = {SCORE: shown} | {n: own for n, own in self.scores.items() if n != COMBINED}
+        columns = {name: values.tolist() for name, values in rated.items()}
+        return [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]
 
 
 @torch.no_grad()

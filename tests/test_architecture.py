@@ -8,7 +8,8 @@ import pytest
 
 from tests.conftest import REPOSITORY
 
-FOLDERS = ("benchmarks", "data", "distillation", "evaluation", "models", "scoring", "training")
+FOLDERS = ("benchmarks", "data", "distillation", "evaluation", "models", "prediction", "scoring")
+FOLDERS += ("training",)
 LINT = "from importlinter.cli import lint_imports_command; lint_imports_command()"
 UPWARDS = {
     "models/pdn.py": "from data.images import Size",
@@ -16,6 +17,7 @@ UPWARDS = {
     "utils/files.py": "from scoring.scorer import Scorer",
     "scoring/scorer.py": "from training import loop",
     "training/loop.py": "from evaluation.tables import rows",
+    "evaluation/maps.py": "import prediction.predictor",
     "evaluation/tables.py": "def late():\n    import distillation.loop",
 }
 

@@ -60,6 +60,9 @@ def test_every_image_has_a_row_with_the_detectors_own_score_and_verdict(which, r
         score, _ = detector.score(normalise(image[None]), original)
         assert float(row["score"]) == pytest.approx(score.item(), rel=1e-2, abs=1e-2)
         anomalous = float(row["score"]) > detector.threshold.item()
+        good = detector.good_scores[0].tolist()
+        at_least = sum(score >= float(row["score"]) for score in good)
+        assert float(row["p_value"]) == pytest.approx((1 + at_least) / (len(good) + 1))
         assert row["verdict"] == ("anomalous" if anomalous else "good")
         assert set(detector.experts) < row.keys()
     metrics = json.loads(run.metrics_file.read_text())
@@ -82,7 +85,7 @@ def test_without_statistics_a_score_is_the_maps_maximum_as_published(product, te
 def test_statistics_change_nothing_of_what_is_trained(fused, product, teacher, tmp_path):
     plain = trained(product, teacher, tmp_path, "--experts", *NETWORKS)
     ours, theirs = load_file(fused.detector_file), load_file(plain.detector_file)
-    names = [n for n in theirs if "threshold" not in n]
+    names = [n for n in theirs if "threshold" not in n and n != "good_scores"]
     assert any(name.startswith("student.") for name in names)
     for name in names:
         assert torch.equal(ours[name], theirs[name]), name
@@ -202,6 +205,7 @@ HOSTILE = {
     "scales": 0,
     "errors": -0.02,
     "map_threshold": float("nan"),
+    "good_scores": float("nan"),
 }
 
 

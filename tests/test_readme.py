@@ -9,6 +9,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import save_file
@@ -17,6 +18,7 @@ from torchvision.models import get_model, vgg16
 import benchmark
 import inference
 import main
+import predict
 import pretrain
 from models.backbone import published_weights
 from models.pdn import pdn_medium, pdn_small
@@ -28,6 +30,7 @@ from tests.conftest import (
     make_mvtec_loco,
     make_product,
     make_visa,
+    picture,
 )
 from utils.recipe import recipe_values
 
@@ -45,10 +48,12 @@ COMMANDS = commands_of(TEXT)
 PAGES = {"README.md": README} | {n: text for n, text in DOCS.items() if commands_of(text)}
 # What a page's reader has done before, and what is there afterwards.
 TRAINED = [c for c in commands_of(README) if c.startswith("python3 main.py --dataset mvtec_ad")]
-BEFORE = {"metrics.md": TRAINED}
+PRODUCT = [c for c in commands_of(README) if c.startswith("python3 main.py --dataset folder")]
+BEFORE = {"metrics.md": TRAINED, "predict.md": [c for c in PRODUCT if "--train_steps 0" in c]}
 AFTER = {
     "experts.md": ["output_statistics/results.csv", "output_three/demo.png"],
-    "README.md": ["output/results.csv", "output/demo.png"],
+    "README.md": ["output/results.csv", "output/demo.png", "seen.csv", "seen/lot/001.png"],
+    "predict.md": ["seen.csv", "seen.jsonl", "seen/a.png", "maps/line3/000.tiff"],
     "metrics.md": ["output/results.csv"],
     "research.md": ["output_sorted/results.csv", "output_narrow/demo.png"],
     "teachers.md": ["output_small/teacher_small.safetensors"],
@@ -63,9 +68,11 @@ SMALLER = {
     "sweep.sh": "--train_steps 2 --image_size 64 --workers 1 --device cpu",
     "pretrain.py": "--train_steps 2 --image_size 64 --crop_size 48 --batch_size 2 --workers 1",
     "inference.py": "",
+    "predict.py": "--workers 1",
     "benchmark.py train": "--image_size 64 --steps 1 --warm_up 4 --repeats 1 --workers 1",
     "benchmark.py inference": "--image_size 64 --steps 1 --warm_up 4 --repeats 1",
     "benchmark.py evaluation": "--images 2 4 --repeats 1 --workers 1",
+    "benchmark.py thresholds": "--splits 3",
 }
 
 
@@ -80,9 +87,9 @@ def home(tmp_path) -> Path:
     """A clone with every path that a page names, all miniature."""
     home = tmp_path / "clone"
     home.mkdir()
-    scripts = ("main.py", "inference.py", "pretrain.py", "benchmark.py", "sweep.sh")
-    rooms = ("distillation", "training", "evaluation", "scoring", "utils", "data", "models")
-    for name in (*scripts, *rooms, "benchmarks", "configs"):
+    scripts = ("main.py", "inference.py", "predict.py", "pretrain.py", "benchmark.py", "sweep.sh")
+    rooms = ("distillation", "prediction", "training", "evaluation", "scoring", "utils", "data")
+    for name in (*scripts, *rooms, "models", "benchmarks", "configs"):
         copy = shutil.copytree if (REPOSITORY / name).is_dir() else shutil.copy
         copy(REPOSITORY / name, home / name)
     make_mvtec_loco(home / "path" / "mvtec_loco", "screw_bag")
@@ -90,6 +97,10 @@ def home(tmp_path) -> Path:
     make_mvtec_ad(home / "path" / "mvtec_ad", "bottle")
     make_visa(home / "VisA", "pcb1")
     make_product(home / "my_product")
+    fill(home / "new_images" / "lot", 2)
+    fill(home / "line3", 1)
+    for name in ("a.png", "new_images/a.jpg"):
+        picture(np.random.default_rng(7), stain=True).save(home / name)
     fill(home / "path" / "imagenet" / "n0", 4)
     fill(home / "path" / "sorted" / "bolt" / "ok", 6)
     fill(home / "path" / "sorted" / "bolt" / "ok_test", 2)
@@ -158,9 +169,9 @@ def test_a_reader_finds_everything_in_150_lines():
 
 def test_every_option_that_is_named_is_one():
     known = {"--sorted_path"}  # of the reader that docs/research.md adds
-    for parser in (main.get_parser(), inference.get_parser(), pretrain.get_parser()):
+    for parser in (script.get_parser() for script in (main, inference, predict, pretrain)):
         known |= parser._option_string_actions.keys()
-    for command in ("train", "inference", "evaluation"):
+    for command in ("train", "inference", "evaluation", "thresholds"):
         subparsers = benchmark.get_parser()._subparsers._group_actions[0]
         known |= subparsers.choices[command]._option_string_actions.keys()
     named = set(re.findall(r"(?<![\w-])--[a-z]\w+", TEXT))
@@ -219,8 +230,8 @@ def test_every_command_of_a_page_works_in_its_order(home, page):
 
 
 def test_every_page_and_every_kind_of_command_is_among_them():
-    pages = ["experts.md", "metrics.md", "research.md", "speed.md", "teachers.md"]
-    assert list(PAGES) == ["README.md", *pages]
+    pages = ["experts.md", "metrics.md", "predict.md", "research.md", "speed.md", "teachers.md"]
+    assert list(PAGES) == ["README.md", *pages, "thresholds.md"]
     assert all(shown(script) for script in SMALLER)
     assert [name for name, *_ in ADDITIONS] == [
         "data/sorted.py",

@@ -1,5 +1,6 @@
 """inference.py --map: one of a detector's maps alone, without training again."""
 
+import csv
 import json
 import shutil
 from pathlib import Path
@@ -13,6 +14,7 @@ from sklearn.metrics import roc_auc_score
 import inference
 from data.images import load_image, normalise
 from data.samples import InputError
+from models.detector import LATER
 from models.pdn import pdn_small
 from tests.conftest import make_mvtec_ad
 from tests.running_main import TINY, run_main
@@ -81,18 +83,25 @@ def test_a_detector_of_a_former_version_is_scored_but_has_no_single_maps(trained
     shutil.copytree(trained, tmp_path / "output")
     run = Run(tmp_path / "output", "mvtec_ad", "bottle")
     tensors, about = load_file(run.detector_file), read_about(run.detector_file)
-    former = {name: tensor for name, tensor in tensors.items() if name not in SINGLE}
-    assert len(former) == len(tensors) - 2
+    former = {name: tensor for name, tensor in tensors.items() if name not in LATER}
+    assert len(former) == len(tensors) - 5
+    later = ("good_images", "false_alarm_rate", "preprocessing", "version", "dataset", "subdataset")
+    about = {key: value for key, value in about.items() if key not in later}
     save_tensors(former, run.detector_file, about)
     measured = json.loads(run.metrics_file.read_text())
     assert run_inference(tmp_path / "output") == 0
     again = json.loads(run.metrics_file.read_text())
     assert again["classification_au_roc"] == measured["classification_au_roc"]
     assert again["glae"]["threshold"] == measured["glae"]["threshold"]
+    with run.results_file.open(encoding="utf-8") as file:
+        assert {row["p_value"] for row in csv.DictReader(file)} == {""}
     capsys.readouterr()
     assert run_inference(tmp_path / "output", "--map", "student") == 2
     (line,) = [line for line in capsys.readouterr().err.splitlines() if "error" in line]
     assert "no threshold of the student map: train it again with --overwrite" in line
+    assert run_inference(tmp_path / "output", "--false_alarm_rate", "0.1") == 2
+    (line,) = [line for line in capsys.readouterr().err.splitlines() if "error" in line]
+    assert "kept no good images' scores: train it again with --overwrite, or leave" in line
 
 
 def test_maps_made_elsewhere_are_of_no_detector(trained):

@@ -5,7 +5,7 @@ import contextlib
 import errno
 import re
 import warnings
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import nn
@@ -69,6 +69,13 @@ def pick_compute(options: argparse.Namespace) -> Compute:
         pick_compiler(options, device),
         batch_size,
     )
+
+
+def as_trained(compute: Compute, asked: str, trained: str) -> Compute:
+    """Return how to score where --precision auto is the precision that it was `trained` in."""
+    if asked == "auto" and supports(trained, compute.device):
+        return replace(compute, precision=trained)
+    return compute
 
 
 def pick_compiler(options: argparse.Namespace, device: torch.device) -> str:

@@ -115,6 +115,12 @@ def add_experts_option(parser: argparse.ArgumentParser, default: tuple[str, ...]
     )
 
 
+def add_false_alarm_option(parser: argparse.ArgumentParser) -> None:
+    """Add --false_alarm_rate, for scripts that score with what is trained."""
+    text = "part of good images that may be called anomalous; default: that of the training"
+    parser.add_argument("--false_alarm_rate", type=float, metavar="RATE", help=text)
+
+
 def settle_experts(options: argparse.Namespace) -> list[str]:
     """Bring --experts and --train_steps to agree; return the fault of what cannot.
 
@@ -231,7 +237,7 @@ def resolved(options: argparse.Namespace) -> dict:
 
 def deciding(config: Mapping) -> dict:
     """Return which of a run's stored options decide what is trained, but for the seed."""
-    aside = MAY_CHANGE | {"seed", "dataset", "subdataset", "version"}
+    aside = MAY_CHANGE | {"seed", "dataset", "subdataset", "version", "false_alarm_rate"}
     kept = {key: value for key, value in with_recipe(config).items() if key not in aside}
     return kept | {"penalty": config.get("imagenet_train_path") is not None}
 

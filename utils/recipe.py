@@ -18,8 +18,10 @@ TEXTS = {
     "penalty_probability": "that a natural image of the penalty is turned grey",
     "dropout": "of the autoencoder's decoder",
     "map_quantiles": "of the good validation images' maps, which calibration brings to 0 and 0.1",
+    "false_alarm_rate": "part of good images that may be called anomalous: sets the thresholds",
 }
-SHARES = [name for name in TEXTS if name not in ("learning_rate", "map_quantiles")]
+OTHERS = ("learning_rate", "map_quantiles", "false_alarm_rate")  # may not be any share
+SHARES = [name for name in TEXTS if name not in OTHERS]
 
 
 def add_recipe_options(parser: argparse.ArgumentParser) -> None:
@@ -64,10 +66,18 @@ def check_learning_rate(options: argparse.Namespace) -> list[str]:
     return [f"--learning_rate must be above 0 and at most 1, not {options.learning_rate}"]
 
 
+def check_false_alarm_rate(options: argparse.Namespace) -> list[str]:
+    """Return the fault of a --false_alarm_rate that no threshold can have; None is none given."""
+    rate = options.false_alarm_rate
+    if rate is None or 0 < rate < 1:
+        return []
+    return [f"--false_alarm_rate must be above 0 and below 1, not {rate}"]
+
+
 def check_recipe(options: argparse.Namespace) -> list[str]:
     """Return one fault for each number of the recipe that makes no sense."""
     shares = {name: getattr(options, name) for name in SHARES}
-    faults = check_learning_rate(options)
+    faults = check_learning_rate(options) + check_false_alarm_rate(options)
     faults += [
         f"--{name} must be at least 0 and at most 1, not {value}"
         for name, value in shares.items()

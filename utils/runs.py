@@ -1,7 +1,6 @@
 """The output folder: where everything of a run lies; save, load, lock."""
 
 import json
-import operator
 import os
 import shutil
 from collections.abc import Iterator
@@ -13,21 +12,17 @@ from tempfile import TemporaryDirectory
 import torch
 import yaml
 
-from data.depth import DEPTHS
 from data.fingerprints import Images, validated
 from data.samples import InputError, require_file
-from models.detector import LATER, Detector, empty_detector
-from models.experts import EXPERTS, NETWORKS, chosen
+from models.detector import Detector
 from models.gfencoder import Size
-from utils.devices import PRECISIONS
+from utils.detectors import FILE, read_detector, save_detector
 from utils.files import (
     DAMAGED,
     locked_folder,
     read_about,
-    read_tensors,
     read_yaml,
     remove_parts,
-    save_tensors,
     written_aside,
 )
 
@@ -53,7 +48,7 @@ class Run:
 
     @property
     def detector_file(self) -> Path:
-        return self.folder / "detector.safetensors"
+        return self.folder / FILE
 
     @property
     def config_file(self) -> Path:
@@ -220,43 +215,15 @@ class Run:
         `size` is its (height, width), `precision` that of training and calibration.
         """
         about = {"model": model, "model_size": model_size, "image_size": list(size)}
-        about |= {"precision": precision, "experts": list(detector.experts)}
-        save_tensors(detector.state_dict(), self.detector_file, about)
+        about |= {"precision": precision, "dataset": self.dataset, "subdataset": self.subdataset}
+        save_detector(detector, self.detector_file, about)
 
     def load_detector(self, device: torch.device) -> tuple[Detector, Size, str]:
         """Read a trained detector in evaluation mode, its (height, width) and its precision.
 
-        The thresholds of single maps are nan when it is of a version that had none. Raises
-        InputError when the file is missing, damaged, or not one of ours.
+        See `read_detector`.
         """
-        path = self.detector_file
-        try:
-            about = read_about(path)
-            height, width = map(operator.index, about["image_size"])
-            precision = about.get("precision", "fp32")
-            PRECISIONS[precision]  # or a KeyError
-            experts = tuple(about.get("experts", NETWORKS))
-            if not experts or experts != chosen(EXPERTS, experts):
-                raise ValueError(f"{experts} are no experts")
-            model, model_size = about["model"], about["model_size"]
-            detector = empty_detector(model, model_size, (height, width), experts)
-            state = detector.state_dict()
-            later = {name: LATER[name] for name in LATER if name in state}
-            tensors = read_tensors(path, state, later)
-            detector.load_state_dict(tensors, assign=True)
-            if not all(parameter.isfinite().all() for parameter in detector.parameters()):
-                raise ValueError("a weight is not a finite number")
-            detector.check_statistics()
-            if int(detector.bits) not in DEPTHS:
-                raise ValueError(f"{int(detector.bits)} bits are no depth of images")
-        except FileNotFoundError as error:
-            raise InputError(
-                f"{path} does not exist: train it, or finish its training with main.py --resume"
-            ) from error
-        except DAMAGED as error:
-            text = f"{path} is damaged ({error}): train this category again with --overwrite"
-            raise InputError(text) from error
-        return detector.to(device).eval(), (height, width), precision
+        return read_detector(self.detector_file, device)[:3]
 
 
 def find_runs(output: Path) -> list[Run]:

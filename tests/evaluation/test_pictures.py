@@ -46,6 +46,13 @@ def make_category(root: Path, sizes: dict[str, list[tuple[int, int]]]) -> Catego
     return Category("product", [], [], samples)
 
 
+def put_results(category: Category, root: Path) -> Path:
+    """Write the verdicts on a category's test images, as an evaluation does."""
+    lines = [f"{sample.place.as_posix()},anomalous" for sample in category.test]
+    (root / "results.csv").write_text("\n".join(["image,verdict", *lines]) + "\n")
+    return root / "results.csv"
+
+
 def assert_colour(found, expected: tuple[int, int, int]) -> None:
     """Check a colour; OpenCV's table differs from the published one by a level or two."""
     assert np.abs(np.asarray(found, int) - expected).max() <= 2
@@ -130,7 +137,7 @@ def test_a_group_that_is_absent_is_left_out():
 @pytest.mark.parametrize(("size", "width"), [((96, 80), 192), ((80, 160), 80), ((170, 100), 272)])
 def test_a_column_is_caption_image_mask_and_map_at_one_height(tmp_path, size, width):
     sample = put_case(tmp_path, "000", "logical_anomalies", size, 2 * THRESHOLD)
-    drawn = column(sample, tmp_path / "maps", THRESHOLD)
+    drawn = column(sample, tmp_path / "maps", "good", THRESHOLD)
     assert drawn.mode == "RGB"
     assert drawn.size == (width + GAP, CAPTION + 3 * (HEIGHT + GAP))
     pixels = np.asarray(drawn)
@@ -148,16 +155,16 @@ def test_a_column_is_caption_image_mask_and_map_at_one_height(tmp_path, size, wi
 
 
 @pytest.mark.parametrize(
-    ("defect", "level", "caption"),
+    ("defect", "verdict", "caption"),
     [
-        ("logical_anomalies", 0.75, "logical 3.0 x threshold"),
-        ("structural_anomalies", 0.3, "structural 1.2 x threshold"),
-        ("good", 0.125, "good 0.5 x threshold"),
+        ("logical_anomalies", "good", "logical: called good"),
+        ("structural_anomalies", "anomalous", "structural: called anomalous"),
+        ("good", "good", "good: called good"),
     ],
 )
-def test_the_caption_names_the_kind_and_the_score(tmp_path, defect, level, caption):
-    sample = put_case(tmp_path, "000", defect, (170, 100), level)
-    drawn = np.asarray(column(sample, tmp_path / "maps", THRESHOLD))[:CAPTION]
+def test_the_caption_names_the_kind_and_the_verdict(tmp_path, defect, verdict, caption):
+    sample = put_case(tmp_path, "000", defect, (200, 100), 0.3)
+    drawn = np.asarray(column(sample, tmp_path / "maps", verdict, THRESHOLD))[:CAPTION]
     expected = Image.new("RGB", (drawn.shape[1], CAPTION), "white")
     ImageDraw.Draw(expected).text((3, 3), caption, fill="black")
     assert (drawn == np.asarray(expected)).all()
@@ -173,7 +180,7 @@ def test_several_masks_are_drawn_as_one_and_a_good_image_has_a_black_one(tmp_pat
     good = put_case(tmp_path, "000", "good", (160, 160), THRESHOLD)
     top = CAPTION + HEIGHT + GAP
     both, none = (
-        np.asarray(column(s, tmp_path / "maps", THRESHOLD))[top : top + HEIGHT, :160]
+        np.asarray(column(s, tmp_path / "maps", "good", THRESHOLD))[top : top + HEIGHT, :160]
         for s in (sample, good)
     )
     expected = np.zeros((160, 160), bool)
@@ -190,7 +197,7 @@ def test_the_picture_is_a_png_with_a_column_for_each_case(tmp_path):
     }
     category = make_category(tmp_path, sizes)
     path = tmp_path / "output" / "demo.png"
-    draw_cases(category, tmp_path / "maps", THRESHOLD, path)
+    draw_cases(category, tmp_path / "maps", put_results(category, tmp_path), THRESHOLD, path)
     widths = [80 + GAP] + 6 * [192 + GAP] + 3 * [160 + GAP]
     with Image.open(path) as picture:
         assert picture.format == "PNG"
@@ -207,12 +214,12 @@ def test_the_picture_is_a_png_with_a_column_for_each_case(tmp_path):
 def test_the_maps_are_those_on_disk_and_a_picture_is_drawn_over_an_older_one(tmp_path):
     sizes = {"good": [(160, 160)], "logical_anomalies": [(160, 160)]}
     category, path = make_category(tmp_path, sizes), tmp_path / "demo.png"
-    draw_cases(category, tmp_path / "maps", THRESHOLD, path)
+    draw_cases(category, tmp_path / "maps", put_results(category, tmp_path), THRESHOLD, path)
     tifffile.imwrite(
         tmp_path / "maps" / "test" / "logical_anomalies" / "000.tiff",
         np.zeros((160, 160), np.float32),
     )
-    draw_cases(category, tmp_path / "maps", THRESHOLD, path)
+    draw_cases(category, tmp_path / "maps", put_results(category, tmp_path), THRESHOLD, path)
     with Image.open(path) as picture:
         good, logical = (picture.getpixel((left, picture.height - 9)) for left in (9, 171))
     assert_colour(good, RED)

@@ -234,6 +234,8 @@ def test_trained_state_lies_in_buffers(detector):
         "autoencoder_quantiles": (2,),
         "threshold": (),
         "bits": (),
+        "map_threshold": (),
+        "good_scores": (3, 0),  # combined, student and autoencoder; of no image yet
         "student_threshold": (),
         "autoencoder_threshold": (),
     }

@@ -21,8 +21,8 @@ SIZE = (64, 80)  # height, width at which the detector works
 COMPUTE = Compute(torch.device("cpu"), scoring_batch_size=4)
 WORKERS = 2
 STRANGEST = 3  # of the good images
-THRESHOLDS = ("threshold", "student_threshold", "autoencoder_threshold")
-CALIBRATED = ("student_quantiles", "autoencoder_quantiles", *THRESHOLDS)
+THRESHOLDS = ("threshold", "student_threshold", "autoencoder_threshold", "map_threshold")
+CALIBRATED = ("student_quantiles", "autoencoder_quantiles", "good_scores", *THRESHOLDS)
 
 
 @pytest.fixture
@@ -187,18 +187,22 @@ def score_by_hand(
     return F.interpolate(combined, (height, width), mode="bilinear").max().item()
 
 
+@pytest.mark.parametrize(("rate", "place"), [(0.5, 6), (0.3, 9), (0.09, 11), (0.05, 11)])
 @pytest.mark.parametrize("shift", [0, STRANGEST, STRANGEST + 1], ids=["inside", "first", "last"])
-def test_the_threshold_is_the_highest_score_of_a_good_image_wherever_it_stands(
-    detector, paths, shift
+def test_the_threshold_is_the_good_score_of_its_false_alarm_rate_wherever_that_stands(
+    detector, paths, shift, rate, place
 ):
+    """The 6th, 9th and highest of 11; a rate of 0.05 would take 19 good images."""
     strangest, paths = paths[STRANGEST], paths[shift:] + paths[:shift]
+    detector.recipe = Recipe(false_alarm_rate=rate)
     calibrate(detector, paths, SIZE, WORKERS, COMPUTE)
     maps = zip(*(distances(detector, path) for path in paths), strict=True)
     spreads = [quantiles(of) for of in maps]
     scores = [score_by_hand(detector, path, spreads) for path in paths]
     assert paths[np.argmax(scores)] == strangest
     assert len({round(score, 4) for score in scores} - {0.0}) > len(paths) / 2
-    assert detector.threshold.item() == pytest.approx(max(scores), rel=1e-3)
+    np.testing.assert_allclose(detector.good_scores[0], sorted(scores), rtol=1e-3)
+    assert detector.threshold.item() == pytest.approx(sorted(scores)[place - 1], rel=1e-3)
 
 
 @pytest.mark.parametrize(
@@ -214,12 +218,23 @@ def test_each_single_map_has_the_threshold_that_its_own_scores_give(detector, pa
     assert highest != pytest.approx(detector.threshold.item(), rel=1e-3)
 
 
+def test_a_place_in_a_thousand_of_good_maps_is_above_the_maps_threshold(detector, paths):
+    calibrate(detector, paths, SIZE, WORKERS, COMPUTE)
+    maps = zip(*(distances(detector, path) for path in paths), strict=True)
+    scaled = [
+        0.1 * (np.stack(of) - low) / (high - low) for of in maps for low, high in [quantiles(of)]
+    ]
+    expected = np.quantile(np.mean(scaled, 0), 0.999)
+    assert detector.map_threshold.item() == pytest.approx(expected, rel=1e-3)
+
+
 def test_calibrating_again_gives_the_same_whatever_was_there(detector, paths):
     calibrate(detector, paths, SIZE, WORKERS, COMPUTE)
     once = state(detector)
     detector.student_quantiles.copy_(torch.tensor([3.0, 7.0]))
     detector.autoencoder_quantiles.copy_(torch.tensor([-1.0, 0.5]))
     detector.threshold.fill_(-4.0)
+    detector.map_threshold.fill_(9.0)
     detector.train()  # its dropout would make every map a different one
     calibrate(detector, paths, SIZE, 1, COMPUTE)
     assert_only_changed(detector, once, set())

@@ -10,6 +10,7 @@ from data.images import normalise
 from evaluation import maps
 from models.detector import build_detector
 from scoring import scorer as scoring
+from scoring import stream
 from scoring.scorer import Scorer
 from tests.conftest import disagreeing_detector, make_mvtec_ad
 from utils.devices import Compute
@@ -195,7 +196,7 @@ def test_the_time_of_an_image_is_the_median_after_a_warm_up(tmp_path, monkeypatc
         monkeypatch.setattr(
             scorer, name, lambda *a, real=real, name=name: (order.append(name), real(*a))[1]
         )
-    monkeypatch.setattr(maps.time, "perf_counter", lambda: next(clock))
+    monkeypatch.setattr(stream.time, "perf_counter", lambda: next(clock))
     seconds = maps.write_maps(scorer, category, SIZE, 1, tmp_path / "maps", {}, {})
     assert order == ["warm_up", "resized", "resized", "resized"]
     assert seconds == 3.0

@@ -19,13 +19,8 @@ from utils.presets import parse
 from utils.runs import Run
 
 NUMBERS = {"learning_rate": 0.002, "weight_decay": 0.03, "decay_at": 0.5, "decay": 0.4}
-NUMBERS |= {
-    "hard_quantile": 0.9,
-    "ridge": 0.02,
-    "jitter": 0.05,
-    "penalty_probability": 0.7,
-    "dropout": 0.6,
-}
+NUMBERS |= {"hard_quantile": 0.9, "ridge": 0.02, "jitter": 0.05, "penalty_probability": 0.7}
+NUMBERS |= {"dropout": 0.6, "false_alarm_rate": 0.2}
 OTHER = Recipe(**NUMBERS, map_quantiles=(0.25, 0.75))
 ARGUMENTS = [f"--{name}={number}" for name, number in NUMBERS.items()]
 ARGUMENTS += ["--map_quantiles", "0.25", "0.75"]
@@ -42,6 +37,7 @@ def test_the_defaults_are_the_published_numbers():
     assert (options.hard_quantile, options.map_quantiles) == (0.999, [0.9, 0.995])
     assert options.ridge == 0  # steps train the student
     assert (options.jitter, options.dropout, options.penalty_probability) == (0.2, 0.2, 0.3)
+    assert options.false_alarm_rate == 0.05  # which is ours
 
 
 def test_every_number_comes_to_the_detector_and_into_the_runs_config(
@@ -96,14 +92,14 @@ def test_a_check_shows_the_recipe_in_one_line(product, teacher, tmp_path, capsys
     assert recipe == (
         "recipe: learning_rate 0.0001, weight_decay 1e-05, decay_at 0.95, decay 0.1, "
         "hard_quantile 0.999, ridge 0.0, jitter 0.1, penalty_probability 0.3, dropout 0.2, "
-        "map_quantiles 0.9 0.995"
+        "map_quantiles 0.9 0.995, false_alarm_rate 0.05"
     )
 
 
 def test_every_senseless_number_is_told_at_once():
     wrong = "--learning_rate 0 --weight_decay -1 --decay_at 1.1 --decay nan --hard_quantile 2"
     wrong += " --jitter inf --penalty_probability=-0.1 --dropout 7 --map_quantiles 0.9 0.9"
-    wrong += " --ridge -1"
+    wrong += " --ridge -1 --false_alarm_rate 1"
     with pytest.raises(InputError) as caught:
         check(options_of(*wrong.split()))
     assert sorted(fault.split()[0] for fault in caught.value.args) == sorted(

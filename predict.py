@@ -1,0 +1,164 @@
+"""Score any pictures with a trained detector: `python3 predict.py --help`."""
+
+if __name__ == "__main__":
+    from utils.startup import leave_when_interrupted
+
+    leave_when_interrupted()
+
+import argparse
+import os
+import sys
+from contextlib import ExitStack, closing
+from dataclasses import dataclass
+from pathlib import Path
+
+from data.images import decode, in_background
+from data.samples import InputError, noted, report_faults
+from prediction.inputs import check_results, find_images, places
+from prediction.pictures import write_picture
+from prediction.predictor import Prediction, Predictor, load_detector
+from prediction.records import HEAD, Sink, csv_file, json_file, show
+from scoring.stream import WRITERS, Scored, write_map
+from utils.commands import printable, run_command, say
+from utils.files import user_path
+from utils.interrupts import Interrupts
+from utils.options import (
+    Parser,
+    add_false_alarm_option,
+    add_machine_options,
+    add_speed_options,
+    check_positive,
+)
+from utils.recipe import check_false_alarm_rate
+
+EXAMPLES = (
+    "python3 predict.py output/trainings/folder/my_product new_images",
+    "python3 predict.py detector.safetensors a.png b.jpg 'line3/*.png'",
+    "python3 predict.py output new_images --false_alarm_rate 0.01 --pictures seen --csv seen.csv",
+)
+FOUND = 3  # exit code of --fail_on_anomaly
+STDOUT = Path("-")
+
+
+def get_parser() -> Parser:
+    """Return the parser of this command's options."""
+    parser = Parser(
+        "Score pictures with a trained detector; print a line for each: its verdict, score, "
+        "p-value, and where it is strangest. Exit code: 0 done, 1 failed, 2 wrong option, or a "
+        "picture that cannot be read, 3 with --fail_on_anomaly, 130 interrupted.",
+        EXAMPLES,
+        presets=False,
+    )
+    text = "a run's folder, an output folder with one run, or a detector.safetensors alone"
+    parser.add_argument("detector", type=user_path, metavar="DETECTOR", help=text)
+    text = "files, folders with all that is below them, patterns such as 'line3/*.png'"
+    parser.add_argument("images", nargs="+", metavar="IMAGES", help=text)
+    group = parser.add_argument_group("output")
+    group.add_argument("--csv", type=user_path, metavar="FILE", help="a row a picture")
+    text = "a JSON object a picture, a line each; - is stdout, instead of the table"
+    group.add_argument("--jsonl", type=user_path, metavar="FILE", help=text)
+    text = "pictures with heat, contours and verdict, PNG"
+    group.add_argument("--pictures", type=user_path, metavar="DIR", help=text)
+    text = "anomaly maps, float32 TIFF of the picture's size"
+    group.add_argument("--maps", type=user_path, metavar="DIR", help=text)
+    add_false_alarm_option(parser)
+    text = f"exit code {FOUND} when a picture is anomalous"
+    parser.add_argument("--fail_on_anomaly", action="store_true", help=text)
+    as_trained = "that of the training where the hardware can"
+    add_machine_options(parser, workers=os.cpu_count(), auto=as_trained)
+    add_speed_options(parser, trains=False)
+    return parser
+
+
+@dataclass(frozen=True)
+class Work:
+    """The images that are meant, and where what is made of each goes."""
+
+    images: list[Path]
+    maps: dict[Path, Path]  # of each image; none without --maps
+    pictures: dict[Path, Path]
+
+
+def prepare(options: argparse.Namespace) -> Work:
+    """Return what there is to do. Raises one InputError with every fault."""
+    faults = check_positive(options, "workers", "scoring_batch_size")
+    faults += check_false_alarm_rate(options)
+    images, targets = [], {"maps": {}, "pictures": {}}
+    with noted(faults):
+        images, base = find_images(options.images)
+        own = places(images, base)
+        for name, suffix in (("maps", ".tiff"), ("pictures", ".png")):
+            if folder := getattr(options, name):
+                targets[name] = {i: folder / f"{place}{suffix}" for i, place in own.items()}
+                check_results(f"--{name}", folder, options.images, images, targets[name])
+    report_faults(faults)
+    return Work(images, **targets)
+
+
+def open_sinks(options: argparse.Namespace, predictor: Predictor, stack: ExitStack) -> list[Sink]:
+    """Return what takes each prediction in turn; files are whole when `stack` closes."""
+    sinks: list[Sink] = []
+    if options.csv:
+        experts = predictor.detector.experts if predictor.detector.statistics else ()
+        sinks.append(stack.enter_context(csv_file(options.csv, experts)))
+    if options.jsonl:
+        path = None if options.jsonl == STDOUT else options.jsonl
+        sinks.append(stack.enter_context(json_file(path)))
+    if options.jsonl != STDOUT:
+        print(HEAD)
+        sinks.append(show)
+    return sinks
+
+
+def main(options: argparse.Namespace) -> int:
+    """Score all pictures; those that cannot be read do not stop the others."""
+    work = prepare(options)
+    machine = ("device", "device_gpu", "precision", "compile", "scoring_batch_size")
+    chosen = {name: getattr(options, name) for name in (*machine, "false_alarm_rate")}
+    predictor = load_detector(options.detector, **chosen)
+
+    def finish(scored: Scored) -> Prediction:
+        prediction = predictor.judge(scored)
+        if work.maps:
+            write_map(work.maps[scored.path], prediction.anomaly_map)
+        if work.pictures:
+            image = decode(scored.path, bits=int(predictor.detector.bits))
+            write_picture(work.pictures[scored.path], image, prediction)
+        return prediction
+
+    unreadable: dict[Path, str] = {}
+    done = anomalous = 0
+    failure: Exception | None = None
+    with Interrupts() as interrupts, ExitStack() as stack:
+        sinks = open_sinks(options, predictor, stack)
+        scored = predictor.score_files(work.images, options.workers, unreadable)
+        finished = in_background(finish, scored, min(options.workers, WRITERS), prompt=True)
+        try:
+            with closing(finished):
+                for prediction in finished:
+                    for sink in sinks:
+                        sink(prediction)
+                    done += 1
+                    anomalous += prediction.anomalous
+                    if interrupts.requested:
+                        break
+        except Exception as error:  # the rows so far are whole, and kept
+            failure = error
+    if failure:
+        raise failure
+    for fault in unreadable.values():
+        say(f"error: {printable(fault)}")
+    if interrupts.requested:
+        raise KeyboardInterrupt(f" after {done} of {len(work.images)}; what was written is whole")
+    if not done:
+        raise InputError("no picture could be read")
+    rate = predictor.false_alarm_rate
+    promise = f"; of good ones at most {100 * rate:.3g} % are called so" if rate else ""
+    say(f"{done} pictures, {anomalous} anomalous{promise}")
+    if options.fail_on_anomaly and anomalous:
+        return FOUND
+    return 2 if unreadable else 0
+
+
+if __name__ == "__main__":
+    sys.exit(run_command(main, get_parser))

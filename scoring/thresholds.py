@@ -1,0 +1,83 @@
+"""Thresholds that keep a promise: at most so many of the good images are called anomalous.
+
+Split conformal prediction. A new good image is as likely to stand at any place among n held-out
+ones, whatever their distribution. Source: Vovk, Gammerman and Shafer, *Algorithmic Learning in a
+Random World*, 2005; Bates et al., *Testing for Outliers with Conformal p-values*, 2023.
+"""
+
+import math
+import warnings
+from collections.abc import Mapping
+
+import torch
+
+from data.samples import InputError
+from models.detector import THRESHOLDS, Detector
+from models.recipe import exact
+
+
+def keep_good_scores(detector: Detector, good: Mapping[str, torch.Tensor], rate: float) -> None:
+    """Keep held-out good images' scores (n,) of all that is rated; set the thresholds by `rate`."""
+    rising = [good[name].float().sort().values for name in detector.rated]
+    detector.good_scores = torch.stack(rising)
+    set_thresholds(detector, rate)
+
+
+def set_thresholds(detector: Detector, rate: float, source: str = "the detector") -> float:
+    """Set thresholds that at most `rate` of good images exceed, in (0, 1); return what they keep.
+
+    Warns where there are too few good images for that rate: then it is the least that they allow.
+    Raises InputError, which names the `source`, for a detector that has none.
+    """
+    count = detector.good_scores.shape[1]
+    if not count:
+        raise InputError(
+            f"{source} is of an earlier version, which kept no good images' scores: train it again "
+            "with --overwrite, or leave --false_alarm_rate out"
+        )
+    kept = rate if is_promised(count, rate) else 1 / (count + 1)
+    if kept != rate:
+        images = "image promises" if count == 1 else "images promise"
+        warnings.warn(
+            f"{count} held-out good {images} a false-alarm rate of {kept:.3g} at best, and that is "
+            f"used: {rate:g} takes {needed(rate)}",
+            stacklevel=2,
+        )
+    column = detector.good_scores[:, rank(count, rate) - 1]
+    for name, threshold in zip(detector.rated, column, strict=True):
+        getattr(detector, THRESHOLDS[name]).copy_(threshold)
+    return kept
+
+
+def rank(count: int, rate: float) -> int:
+    """Return which of `count` rising good scores is the threshold of a false-alarm rate, from 1."""
+    return max(min(math.ceil((count + 1) * (1 - exact(rate))), count), 1)
+
+
+def is_promised(count: int, rate: float) -> bool:
+    """Tell whether `count` good images are enough for a false-alarm rate."""
+    return exact(rate) * (count + 1) >= 1
+
+
+def needed(rate: float) -> int:
+    """Return how many good images a false-alarm rate takes."""
+    return math.ceil(1 / exact(rate)) - 1
+
+
+def p_values(detector: Detector, name: str, scores: torch.Tensor) -> torch.Tensor | None:
+    """Return how likely good images are to score as high, (N,) float64, of scores (N,).
+
+    `name` is one of what is rated. None for a detector that kept no scores. A score above the
+    threshold of a rate has at most that p, and no other has.
+    """
+    good = detector.good_scores[detector.rated.index(name)].cpu()
+    if not len(good):
+        return None
+    below = torch.searchsorted(good, scores.to(good))
+    return (1 + len(good) - below).double() / (len(good) + 1)
+
+
+def map_threshold(detector: Detector) -> float:
+    """Return the combined map's threshold; networks of earlier versions shared it with scores."""
+    own = detector.map_threshold
+    return (detector.threshold if own.isnan() else own).item()

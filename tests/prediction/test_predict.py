@@ -1,0 +1,203 @@
+"""predict.py: any pictures by one file, with what the evaluation says of the same ones."""
+
+import json
+import shutil
+import signal
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tifffile
+from safetensors.torch import load_file
+
+import predict
+from data.samples import InputError
+from models.detector import LATER
+from tests.conftest import fill
+from tests.prediction.conftest import MACHINE, rgb, rows_of
+from utils.commands import run_command
+from utils.files import read_about, save_tensors
+
+pytestmark = pytest.mark.filterwarnings("ignore:.*at best")
+
+
+@pytest.mark.parametrize("which", ["alone", "fused"])
+def test_scores_verdicts_and_maps_are_those_of_the_evaluation(
+    which, request, product, run_predict, tmp_path
+):
+    run = request.getfixturevalue(which)
+    line = (run.folder, product / "test", "--csv", tmp_path / "a.csv", "--maps", tmp_path / "maps")
+    assert run_predict(*line) == 0
+    expected, found = rows_of(run.results_file), rows_of(tmp_path / "a.csv")
+    assert [Path(row["image"]) for row in found] == [
+        product / "test" / row["image"] for row in expected
+    ]
+    for ours, theirs in zip(found, expected, strict=True):
+        for name in ("score", "p_value", "verdict", *run.read_config()["experts"]):
+            assert ours[name] == theirs[name]
+        place = Path(theirs["image"]).with_suffix(".tiff")
+        written = (tmp_path / "maps" / place).read_bytes()
+        assert written == (run.maps_folder / "test" / place).read_bytes()
+
+
+def test_one_file_alone_is_the_whole_detector(alone, run_predict, pictures, tmp_path, monkeypatch):
+    """On a colleague's machine: an empty folder, the file under another name, the pictures."""
+    home = tmp_path / "colleague"
+    home.mkdir()
+    shutil.copy(alone.detector_file, home / "line 3.safetensors")
+    monkeypatch.chdir(home)
+    for name, table in (("line 3.safetensors", "a.csv"), (alone.output, "b.csv")):
+        assert run_predict(name, pictures, "--csv", table) == 0
+    ours, theirs = (
+        [{k: v for k, v in row.items() if k != "milliseconds"} for row in rows_of(home / name)]
+        for name in ("a.csv", "b.csv")
+    )
+    assert ours == theirs
+    assert sorted(path.name for path in home.iterdir()) == ["a.csv", "b.csv", "line 3.safetensors"]
+
+
+def test_folders_files_and_patterns_are_each_taken_once(alone, run_predict, pictures, capsys):
+    names = (f"{pictures}/*.bmp", pictures / "größe.jpg", pictures, f"{pictures}/**/000.png")
+    assert run_predict(alone.detector_file, *names) == 0
+    out, err = capsys.readouterr()
+    shown = [line[line.index(str(pictures)) :] for line in out.splitlines()[1:]]
+    expected = ("grey.bmp", "größe.jpg", "Prüfplatz 2/000.png", "Prüfplatz 2/001.png")
+    assert shown == [str(pictures / name) for name in expected]
+    assert "4 pictures, " in err
+
+
+def test_json_on_stdout_is_all_that_is_there_and_tells_what_the_csv_does(
+    alone, run_predict, pictures, capsys, tmp_path
+):
+    assert run_predict(alone.folder, pictures, "--jsonl", "-", "--csv", tmp_path / "a.csv") == 0
+    found = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    for ours, row in zip(found, rows_of(tmp_path / "a.csv"), strict=True):
+        assert {k: "" if v is None else str(v) for k, v in ours.items()} == row
+    assert run_predict(alone.folder, pictures, "--jsonl", tmp_path / "a.jsonl") == 0
+    again = [json.loads(line) for line in (tmp_path / "a.jsonl").read_text("utf-8").splitlines()]
+    assert [row["score"] for row in again] == [row["score"] for row in found]
+
+
+def test_a_region_is_where_the_map_is_highest(alone, run_predict, product, tmp_path, capsys):
+    stained = product / "test" / "stain" / "000.png"
+    line = (alone.folder, stained, "--jsonl", "-", "--maps", tmp_path)
+    assert run_predict(*line, "--pictures", tmp_path / "seen") == 0
+    row = json.loads(capsys.readouterr().out)
+    anomaly_map = tifffile.imread(tmp_path / "000.tiff")
+    top, left = np.unravel_index(anomaly_map.argmax(), anomaly_map.shape)
+    assert row["left"] <= left < row["right"]
+    assert row["top"] <= top < row["bottom"]
+    assert 0 < row["area"] <= (anomaly_map > row["map_threshold"]).sum()
+    assert (rgb(tmp_path / "seen" / "000.png") == (0, 255, 255)).all(2).any()  # its contour
+
+
+def test_an_anomaly_can_be_an_exit_code(alone, run_predict, product):
+    assert run_predict(alone.folder, product / "test", "--fail_on_anomaly") == 3
+    assert run_predict(alone.folder, product / "test") == 0
+    assert run_predict(alone.folder, product / "train", "--fail_on_anomaly") == 0
+
+
+def test_another_rate_is_another_threshold(alone, run_predict, product, tmp_path):
+    found = []
+    for rate in (0.5, 0.9):
+        line = ("--csv", tmp_path / "a.csv", "--false_alarm_rate", rate)
+        assert run_predict(alone.folder, product / "test", *line) == 0
+        found.append({float(row["threshold"]) for row in rows_of(tmp_path / "a.csv")})
+    good = load_file(alone.detector_file)["good_scores"][0].tolist()
+    assert found == [{good[3]}, {good[0]}]
+
+
+def test_what_cannot_be_read_is_named_and_the_others_are_scored(
+    alone, run_predict, pictures, tmp_path, capsys
+):
+    (pictures / "a.png").write_bytes(b"\x89PNG\r\n\x1a\n")
+    (pictures / "gone.png").symlink_to(pictures / "nowhere.png")
+    assert run_predict(alone.folder, pictures, "--csv", tmp_path / "a.csv") == 2
+    errors = [line for line in capsys.readouterr().err.splitlines() if line.startswith("error")]
+    assert len(errors) == 2
+    assert all(name in line for name, line in zip(("a.png", "gone.png"), errors, strict=True))
+    assert len(rows_of(tmp_path / "a.csv")) == 4
+    with pytest.raises(InputError, match="no picture could be read"):
+        run_predict(alone.folder, pictures / "a.png")
+
+
+def test_every_fault_of_a_command_is_told_at_once(alone, run_predict, pictures, tmp_path):
+    line = ("--false_alarm_rate", 2, "--pictures", pictures / "seen", "--workers", 0)
+    with pytest.raises(InputError) as caught:
+        run_predict(alone.folder, pictures, *line[:4])
+    assert [fault.split()[0] for fault in caught.value.args] == ["--false_alarm_rate", "--pictures"]
+    with pytest.raises(InputError, match=r"nothing\.png is no image"):
+        run_predict(alone.folder, pictures, tmp_path / "nothing.png")
+    picture = pictures / "Prüfplatz 2" / "000.png"
+    with pytest.raises(InputError, match="would replace images"):
+        run_predict(alone.folder, picture, "--pictures", picture.parent)
+    assert not (pictures / "seen").exists()
+
+
+def test_a_folder_without_a_detector_or_with_several_is_refused(alone, run_predict, tmp_path):
+    with pytest.raises(InputError, match=r"holds no detector\.safetensors"):
+        run_predict(tmp_path, alone.output)
+    output = tmp_path / "output"
+    for name in ("bolt", "nut"):
+        shutil.copytree(alone.folder, output / "trainings" / "folder" / name)
+    fill(tmp_path / "new", 1)
+    with pytest.raises(InputError, match=r"holds 2 detectors.*bolt, .*nut"):
+        run_predict(output, tmp_path / "new")
+
+
+def test_a_detector_of_an_earlier_version_gives_verdicts_without_p_values(
+    alone, run_predict, pictures, tmp_path, capsys
+):
+    tensors = {k: v for k, v in load_file(alone.detector_file).items() if k != "good_scores"}
+    later = ("good_images", "false_alarm_rate", "preprocessing", "version", "dataset", "subdataset")
+    about = {k: v for k, v in read_about(alone.detector_file).items() if k not in later}
+    former = tmp_path / "former.safetensors"
+    save_tensors(tensors, former, about)
+    assert "good_scores" in LATER
+    assert run_predict(former, pictures, "--csv", tmp_path / "a.csv") == 0
+    assert {row["p_value"] for row in rows_of(tmp_path / "a.csv")} == {""}
+    threshold = tensors["threshold"].item()
+    assert {float(row["threshold"]) for row in rows_of(tmp_path / "a.csv")} == {threshold}
+    assert "at most" not in capsys.readouterr().err
+    with pytest.raises(InputError, match=r"former\.safetensors is of an earlier version"):
+        run_predict(former, pictures, "--false_alarm_rate", 0.1)
+
+
+def test_interrupted_it_ends_between_two_pictures_and_keeps_their_rows(
+    alone, tmp_path, monkeypatch, capfd, interruptible
+):
+    fill(tmp_path / "new", 40)
+    real, drawn = predict.write_picture, []
+
+    def interrupting(*arguments) -> None:
+        real(*arguments)
+        drawn.append(arguments[0])
+        if len(drawn) == 3:
+            signal.raise_signal(signal.SIGINT)
+
+    monkeypatch.setattr(predict, "write_picture", interrupting)
+    line = [alone.folder, tmp_path / "new", "--csv", tmp_path / "a.csv", *MACHINE]
+    line += ["--pictures", tmp_path / "seen"]
+    monkeypatch.setattr(sys, "argv", ["predict.py", *map(str, line)])
+    assert run_command(predict.main, predict.get_parser) == 130
+    assert "of 40; what was written is whole" in capfd.readouterr().err
+    rows = rows_of(tmp_path / "a.csv")
+    assert 0 < len(rows) < 40
+    assert all(row["milliseconds"] for row in rows)
+    assert {rgb(path).ndim for path in (tmp_path / "seen").iterdir()} == {3}
+    assert not list(tmp_path.rglob("*.part"))
+
+
+def test_a_failure_keeps_the_rows_before_it(alone, tmp_path, run_predict, monkeypatch):
+    fill(tmp_path / "new", 12)
+
+    def full(path, *_) -> None:
+        if "007" in path.name:
+            raise OSError(28, "No space left on device", str(path))
+
+    monkeypatch.setattr(predict, "write_picture", full)
+    line = ("--csv", tmp_path / "a.csv", "--pictures", tmp_path / "seen")
+    with pytest.raises(OSError, match="No space left"):
+        run_predict(alone.folder, tmp_path / "new", *line)
+    assert len(rows_of(tmp_path / "a.csv")) == 7

@@ -1,0 +1,87 @@
+"""--false_alarm_rate: stored with what is trained, and another one without training again."""
+
+import csv
+import json
+
+import pytest
+import torch
+
+import inference
+from data.samples import InputError
+from tests.running_main import ALONE, arguments, run_main
+from utils.detectors import read_detector
+from utils.files import read_about
+from utils.presets import parse
+from utils.runs import Run
+
+CPU = torch.device("cpu")
+
+
+def run_inference(*argv: object) -> int:
+    return inference.main(parse(inference.get_parser(), [*map(str, argv), "--device", "cpu"]))
+
+
+def verdicts(run: Run) -> dict[float, str]:
+    with run.results_file.open(encoding="utf-8") as file:
+        return {float(row["score"]): row["verdict"] for row in csv.DictReader(file)}
+
+
+def test_a_detectors_file_says_what_scoring_alone_needs(alone):
+    about = read_about(alone.detector_file)
+    assert about["false_alarm_rate"] == 0.05
+    assert about["good_images"] == 6  # all, cross-fitted
+    assert (about["dataset"], about["subdataset"]) == ("folder", "bolt")
+    assert {"preprocessing", "version", "precision", "image_size"} < about.keys()
+    assert alone.read_config()["false_alarm_rate"] == 0.05
+
+
+@pytest.mark.filterwarnings("ignore:.*at best")
+def test_another_rate_gives_other_verdicts_and_the_same_metrics(alone, capsys):
+    before, former = json.loads(alone.metrics_file.read_text()), alone.detector_file.read_bytes()
+    good = read_detector(alone.detector_file, CPU).detector.good_scores[0]
+    for rate, place in ((0.5, 4), (0.9, 1), (0.05, 6)):  # of 7 places, 3.5, 6.3 and 0.4 above
+        assert run_inference(alone.output, "--false_alarm_rate", rate, "--precision", "fp32") == 0
+        measured = json.loads(alone.metrics_file.read_text())
+        assert measured["classification_au_roc"] == before["classification_au_roc"]
+        assert measured["glae"]["threshold"] == good[place - 1].item()
+        for score, verdict in verdicts(alone).items():
+            assert verdict == ("anomalous" if score > good[place - 1].item() else "good")
+    assert alone.detector_file.read_bytes() == former
+
+
+@pytest.mark.parametrize("rate", ["0", "1", "-0.1", "nan"])
+def test_a_rate_that_nothing_can_have_is_refused(alone, rate):
+    with pytest.raises(InputError, match="--false_alarm_rate must be above 0 and below 1"):
+        run_inference(alone.output, f"--false_alarm_rate={rate}")
+
+
+def test_a_run_that_is_resumed_keeps_its_rate(alone, product, teacher):
+    line = arguments(product, teacher, alone.output, *ALONE, "--resume")
+    with pytest.raises(InputError, match=r"false_alarm_rate was 0\.05 in this run, not 0\.2"):
+        run_main(*line, "--false_alarm_rate", "0.2")
+
+
+HOSTILE = [
+    ("good_images", -1),
+    ("good_images", 10**9),
+    ("good_images", 7),
+    ("good_images", "6"),
+    ("false_alarm_rate", 0),
+    ("false_alarm_rate", "half"),
+    ("preprocessing", "BGR"),
+]
+
+
+@pytest.mark.parametrize(("key", "value"), HOSTILE)
+def test_a_detectors_claims_of_its_good_images_are_not_believed(alone, tmp_path, key, value):
+    content = alone.detector_file.read_bytes()
+    about = read_about(alone.detector_file)
+    former, other = (json.dumps(json.dumps(a)) for a in (about, about | {key: value}))
+    length = int.from_bytes(content[:8], "little")
+    header = content[8 : 8 + length].decode().strip().replace(former, other).encode()
+    assert other.encode() in header
+    header += b" " * (-len(header) % 8)
+    path = tmp_path / "detector.safetensors"
+    path.write_bytes(len(header).to_bytes(8, "little") + header + content[8 + length :])
+    with pytest.raises(InputError, match="is damaged"):
+        read_detector(path, CPU)
