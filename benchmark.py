@@ -127,14 +127,14 @@ def add_networks_options(command: Parser, scores: bool) -> argparse._ArgumentGro
 
 def check(options: argparse.Namespace) -> None:
     """Raise one InputError with every fault that the options alone show."""
-    faults = check_positive(options, "workers") + check_not_negative(options, "seed")
+    timed = () if options.command == "thresholds" else ("repeats",)
+    faults = check_positive(options, *timed, "workers") + check_not_negative(options, "seed")
     if options.command == "thresholds":
         faults += check_positive(options, "splits") + check_not_negative(options, "refits")
         if min(options.good_images) < 1 or not all(0 < rate < 1 for rate in options.rates):
             faults.append("--good_images must be at least 1, --rates above 0 and below 1")
         report_faults(faults)
         return
-    faults += check_positive(options, "repeats")
     if options.command != "evaluation":
         faults += check_positive(options, "steps") + check_image_size(options)
         if options.warm_up <= WARM_UP:  # a CUDA graph is captured before steps are counted
