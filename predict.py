@@ -116,17 +116,21 @@ def main(options: argparse.Namespace) -> int:
     machine = ("device", "device_gpu", "precision", "compile", "scoring_batch_size")
     chosen = {name: getattr(options, name) for name in (*machine, "false_alarm_rate")}
     predictor = load_detector(options.detector, **chosen)
+    unreadable: dict[Path, str] = {}
 
     def finish(scored: Scored) -> Prediction:
         prediction = predictor.judge(scored)
         if work.maps:
             write_map(work.maps[scored.path], prediction.anomaly_map)
         if work.pictures:
-            image = decode(scored.path, bits=int(predictor.detector.bits))
-            write_picture(work.pictures[scored.path], image, prediction)
+            try:
+                image = decode(scored.path, bits=int(predictor.detector.bits))
+            except InputError as error:  # it was moved, or replaced, since it was scored
+                unreadable[scored.path] = str(error)
+            else:
+                write_picture(work.pictures[scored.path], image, prediction)
         return prediction
 
-    unreadable: dict[Path, str] = {}
     done = anomalous = 0
     failure: Exception | None = None
     with Interrupts() as interrupts, ExitStack() as stack:

@@ -6,6 +6,7 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TextIO
 
 from prediction.predictor import Prediction
 from utils.commands import printable
@@ -57,10 +58,15 @@ def as_json(prediction: Prediction) -> str:
     return json.dumps(record(prediction), ensure_ascii=False)
 
 
+def opened(path: Path, errors: str) -> TextIO:
+    """Open a file of rows; `errors` is what becomes of names that are no UTF-8."""
+    return path.open("w", encoding="utf-8", errors=errors, newline="")
+
+
 @contextmanager
 def csv_file(path: Path, experts: tuple[str, ...]) -> Iterator[Sink]:
     """Give what adds a row to a CSV file, which is there when the block ends."""
-    with written_aside(path) as aside, aside.open("w", encoding="utf-8", newline="") as file:
+    with written_aside(path) as aside, opened(aside, "surrogateescape") as file:
         writer = csv.DictWriter(file, (*FIELDS, *experts), lineterminator="\n")
         writer.writeheader()
         yield lambda prediction: writer.writerow(record(prediction))
@@ -72,5 +78,5 @@ def json_file(path: Path | None) -> Iterator[Sink]:
     if path is None:
         yield lambda prediction: print(as_json(prediction), file=sys.stdout, flush=True)
         return
-    with written_aside(path) as aside, aside.open("w", encoding="utf-8", newline="\n") as file:
+    with written_aside(path) as aside, opened(aside, "backslashreplace") as file:
         yield lambda prediction: file.write(f"{as_json(prediction)}\n")

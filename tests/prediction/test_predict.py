@@ -1,6 +1,7 @@
 """predict.py: any pictures by one file, with what the evaluation says of the same ones."""
 
 import json
+import os
 import shutil
 import signal
 import sys
@@ -120,6 +121,31 @@ def test_what_cannot_be_read_is_named_and_the_others_are_scored(
     assert len(rows_of(tmp_path / "a.csv")) == 4
     with pytest.raises(InputError, match="no picture could be read"):
         run_predict(alone.folder, pictures / "a.png")
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="other systems have no such names")
+def test_a_name_that_is_no_utf_8_is_written_as_it_is(alone, run_predict, tmp_path):
+    fill(tmp_path / "new", 1)
+    odd = tmp_path / "new" / os.fsdecode(b"gr\xf6\xdfe.png")
+    (tmp_path / "new" / "000.png").rename(odd)
+    line = ("--csv", tmp_path / "a.csv", "--jsonl", tmp_path / "a.jsonl")
+    assert run_predict(alone.folder, tmp_path / "new", *line, "--pictures", tmp_path / "seen") == 0
+    assert os.fsencode(odd) in (tmp_path / "a.csv").read_bytes()
+    assert json.loads((tmp_path / "a.jsonl").read_text())["image"] == str(odd)
+    assert [path.stem for path in (tmp_path / "seen").iterdir()] == [odd.stem]
+
+
+def test_a_picture_that_goes_while_it_is_scored_is_named_and_has_its_row(
+    alone, run_predict, pictures, tmp_path, monkeypatch, capsys
+):
+    def gone(path, **_) -> None:
+        raise InputError(f"cannot read the image {path}: gone")
+
+    monkeypatch.setattr(predict, "decode", gone)
+    line = ("--csv", tmp_path / "a.csv", "--pictures", tmp_path / "seen")
+    assert run_predict(alone.folder, pictures / "grey.bmp", *line) == 2
+    assert "grey.bmp: gone" in capsys.readouterr().err
+    assert len(rows_of(tmp_path / "a.csv")) == 1
 
 
 def test_every_fault_of_a_command_is_told_at_once(alone, run_predict, pictures, tmp_path):

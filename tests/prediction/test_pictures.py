@@ -1,0 +1,68 @@
+"""Pictures of predictions: colours and contours of maps that are made by hand."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from prediction.pictures import CONTOUR, LEAST, MOST, blended, draw, words
+from prediction.predictor import Prediction, strongest_region
+
+GREY = (90, 150, 210)
+INFERNO_TOP = (252, 255, 164)  # its published last colour
+THRESHOLD = 0.25
+
+
+def prediction(anomaly_map: np.ndarray, p_value: float | None = 0.01, anomalous=True) -> Prediction:
+    region = strongest_region(anomaly_map, THRESHOLD)
+    numbers = (3.25, p_value, 1.5, region, anomaly_map, THRESHOLD, {}, 0.1)
+    return Prediction(Path("a.png"), anomalous, *numbers)
+
+
+def spot(side: int = 500) -> np.ndarray:
+    """Return a map that is above its threshold in a square in the middle alone."""
+    found = np.zeros((side, side), np.float32)
+    found[200:300, 200:300] = 2 * THRESHOLD
+    return found
+
+
+def test_the_image_shows_as_it_is_where_the_map_is_0_and_mixed_where_it_is_full():
+    image = np.full((500, 500, 3), GREY, np.uint8)
+    drawn = blended(image, spot(), THRESHOLD)
+    assert (drawn[:190, :190] == GREY).all()
+    expected = 0.4 * np.array(GREY) + 0.6 * np.array(INFERNO_TOP)
+    assert np.abs(drawn[250, 250] - expected).max() <= 2
+
+
+def test_contours_are_where_the_map_crosses_its_threshold():
+    drawn = np.asarray(draw(Image.new("RGB", (500, 500), GREY), prediction(spot())))
+    rows, columns = np.nonzero((drawn == CONTOUR).all(2))
+    top = drawn.shape[0] - 500  # below the words
+    assert abs(rows.min() - top - 200) <= 1
+    assert abs(rows.max() - top - 299) <= 1
+    assert abs(columns.min() - 200) <= 1
+    assert abs(columns.max() - 299) <= 1
+    calm = draw(Image.new("RGB", (500, 500), GREY), prediction(spot() / 4))
+    assert not (np.asarray(calm) == CONTOUR).all(2).any()
+
+
+@pytest.mark.parametrize(
+    ("size", "shown"), [((96, 80), LEAST), ((600, 700), 700), ((4000, 1000), MOST), ((1, 1), LEAST)]
+)
+def test_small_images_are_enlarged_and_large_ones_reduced(size, shown):
+    drawn = draw(Image.new("RGB", size), prediction(np.zeros(size[::-1], np.float32)))
+    assert max(drawn.size) >= shown
+    assert max(drawn.size) < shown + 500
+
+
+def test_the_verdict_is_in_words():
+    calm = prediction(spot(), None, anomalous=False)
+    assert words(prediction(spot())) == "anomalous: score 3.25 > 1.5, p = 0.010"
+    assert words(calm) == "good: score 3.25 ≤ 1.5"
+
+
+def test_a_map_of_any_numbers_can_be_drawn():
+    for threshold in (0.0, -1.0, 1e-30):
+        with np.errstate(all="raise", under="ignore"):
+            blended(np.zeros((4, 4, 3), np.uint8), np.ones((4, 4), np.float32), threshold)
