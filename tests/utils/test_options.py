@@ -1,5 +1,6 @@
 """Options: presets, what wins over what, every fault in one line."""
 
+import shlex
 from pathlib import Path
 
 import pytest
@@ -8,6 +9,7 @@ import yaml
 import benchmark
 import inference
 import main
+import predict
 import pretrain
 from data.samples import InputError
 from tests.conftest import REPOSITORY
@@ -164,13 +166,16 @@ def test_every_option_has_a_place_in_the_help(script):
     assert "(default: None)" not in text
 
 
-@pytest.mark.parametrize("script", [main, inference, pretrain, benchmark], ids=lambda s: s.__name__)
-def test_help_ends_with_two_examples_that_are_commands_of_the_script(script):
+@pytest.mark.parametrize(
+    "script", [main, inference, predict, pretrain, benchmark], ids=lambda s: s.__name__
+)
+def test_help_ends_with_examples_that_are_commands_of_the_script(script):
     lines = script.get_parser().format_help().rstrip().splitlines()
-    assert lines[-3] == "examples:"
-    for line in lines[-2:]:
+    examples = lines[lines.index("examples:") + 1 :]
+    assert len(examples) >= 2
+    for line in examples:
         assert line.startswith("  ")
-        words = line.split()
+        words = shlex.split(line)
         place = words.index(f"{script.__name__}.py")
         assert words[0] in ("python3", "torchrun")
         parse(script.get_parser(), words[place + 1 :])
