@@ -14,12 +14,13 @@ from pathlib import Path
 
 from data.images import decode, in_background
 from data.samples import InputError, noted, report_faults
-from prediction.inputs import check_results, find_images, places
+from prediction.inputs import Places, check_apart, check_results, find_images
 from prediction.pictures import write_picture
 from prediction.predictor import Prediction, Predictor, load_detector
 from prediction.records import HEAD, Sink, csv_file, json_file, show
 from scoring.stream import WRITERS, Scored, write_map
 from utils.commands import printable, run_command, say
+from utils.detectors import find_detector
 from utils.files import user_path
 from utils.interrupts import Interrupts
 from utils.options import (
@@ -45,7 +46,8 @@ def get_parser() -> Parser:
     parser = Parser(
         "Score pictures with a trained detector; print a line for each: its verdict, score, "
         "p-value, and where it is strangest. Exit code: 0 done, 1 failed, 2 wrong option, or a "
-        "picture that cannot be read, 3 with --fail_on_anomaly, 130 interrupted.",
+        "picture that cannot be read, 3 with --fail_on_anomaly (also where 2 holds), 130 "
+        "interrupted.",
         EXAMPLES,
         presets=False,
     )
@@ -83,16 +85,25 @@ def prepare(options: argparse.Namespace) -> Work:
     """Return what there is to do. Raises one InputError with every fault."""
     faults = check_positive(options, "workers", "scoring_batch_size")
     faults += check_false_alarm_rate(options)
-    images, targets = [], {"maps": {}, "pictures": {}}
+    if options.csv == STDOUT:
+        faults.append("--csv -: name a file; --jsonl - writes to stdout")
+    for option in ("maps", "pictures"):
+        if folder := getattr(options, option):
+            faults += check_apart(f"--{option}", folder, options.images)
+    places: Places = {}
     with noted(faults):
-        images, base = find_images(options.images)
-        own = places(images, base)
-        for name, suffix in (("maps", ".tiff"), ("pictures", ".png")):
-            if folder := getattr(options, name):
-                targets[name] = {i: folder / f"{place}{suffix}" for i, place in own.items()}
-                check_results(f"--{name}", folder, options.images, images, targets[name])
+        places = find_images(options.images)
+    maps, pictures = (
+        {image: folder / f"{place}{suffix}" for image, place in places.items()} if folder else {}
+        for folder, suffix in ((options.maps, ".tiff"), (options.pictures, ".png"))
+    )
+    files = {name: getattr(options, name) for name in ("csv", "jsonl")}
+    results = {name: [file] for name, file in files.items() if file not in (None, STDOUT)}
+    results |= {"maps": [*maps.values()], "pictures": [*pictures.values()]}
+    with noted(faults):
+        faults += check_results(results, [*places, find_detector(options.detector)])
     report_faults(faults)
-    return Work(images, **targets)
+    return Work([*places], maps, pictures)
 
 
 def open_sinks(options: argparse.Namespace, predictor: Predictor, stack: ExitStack) -> list[Sink]:
@@ -150,7 +161,7 @@ def main(options: argparse.Namespace) -> int:
             failure = error
     if failure:
         raise failure
-    for fault in unreadable.values():
+    for fault in sorted(unreadable.values()):
         say(f"error: {printable(fault)}")
     if interrupts.requested:
         raise KeyboardInterrupt(f" after {done} of {len(work.images)}; what was written is whole")

@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
-GOOD = "good"
+GOOD, ANOMALOUS = "good", "anomalous"  # verdicts; the first is a folder's name, too
 MOST_BYTES = 255  # of a file's name, in usual file systems
 
 

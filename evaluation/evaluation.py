@@ -18,7 +18,7 @@ from data.fingerprints import digest_of
 from data.images import Size, image_size, in_background
 from data.mask_values import Odd, warn_of_odd
 from data.masks import Region, regions
-from data.samples import GOOD, Category, InputError, Sample
+from data.samples import ANOMALOUS, GOOD, Category, InputError, Sample
 from evaluation.image_metrics import auroc, average_precision, f1_max, mean
 from evaluation.localization import CURVE_ERROR, PRO_LIMIT, SPRO_LIMITS, Localization, localize
 from evaluation.maps import Scores, read_map, remove_stale_maps, write_maps
@@ -235,13 +235,14 @@ def write_results(run: Run, category: Category, scores: Scores, detector: Detect
     samples = [sample for sample in category.scored if sample.image in scores]
     p = p_values(detector, COMBINED, torch.tensor([scores[s.image][SCORE] for s in samples]))
     p = [""] * len(samples) if p is None else p.tolist()
-    experts = [name for name in scores[samples[0].image] if name != SCORE]
+    experts, threshold = [*scores[samples[0].image]], detector.threshold.item()
+    experts.remove(SCORE)
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(["image", "defect", SCORE, "p_value", "verdict", *experts])
     for sample, chance in zip(samples, p, strict=True):
         found = scores[sample.image]
-        verdict = "anomalous" if found[SCORE] > detector.threshold.item() else GOOD
+        verdict = ANOMALOUS if found[SCORE] > threshold else GOOD
         of = [found[SCORE], chance, verdict, *(found[name] for name in experts)]
         writer.writerow([sample.place.as_posix(), sample.defect, *of])
     with written_aside(run.results_file) as aside:

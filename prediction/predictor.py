@@ -14,7 +14,7 @@ from PIL import Image
 
 from data.image_files import upright
 from data.images import Size, load_image, resize
-from data.samples import GOOD, InputError
+from data.samples import ANOMALOUS, GOOD, InputError
 from models.experts import COMBINED
 from scoring.scorer import SCORE, Scorer
 from scoring.stream import Scored, score_files
@@ -22,7 +22,6 @@ from scoring.thresholds import map_threshold, p_values, set_thresholds
 from utils.detectors import Trained, find_detector, read_detector
 from utils.devices import Compute, as_trained, pick_compute, synchronise
 
-ANOMALOUS = "anomalous"
 Picture = str | Path | Image.Image | np.ndarray  # an array is uint8 (H, W, 3), RGB
 
 
@@ -138,7 +137,7 @@ class Predictor:
         anomaly_map, of_map = scored.anomaly_map.cpu().numpy(), map_threshold(self.detector)
         return Prediction(
             scored.path,
-            score > threshold,
+            not score <= threshold,  # nor is what is no number good
             score,
             p if p is None else p.item(),
             threshold,

@@ -156,9 +156,35 @@ def test_every_fault_of_a_command_is_told_at_once(alone, run_predict, pictures, 
     with pytest.raises(InputError, match=r"nothing\.png is no image"):
         run_predict(alone.folder, pictures, tmp_path / "nothing.png")
     picture = pictures / "Prüfplatz 2" / "000.png"
-    with pytest.raises(InputError, match="would replace images"):
-        run_predict(alone.folder, picture, "--pictures", picture.parent)
+    for option, value in (("--pictures", picture.parent), ("--csv", picture)):
+        with pytest.raises(InputError, match=rf"^{option}: .*000.png would be replaced"):
+            run_predict(alone.folder, picture, option, value)
+    with pytest.raises(InputError, match=r"^--csv: .*detector.safetensors would be replaced"):
+        run_predict(alone.folder, picture, "--csv", alone.detector_file)
+    with pytest.raises(InputError, match=r"^--jsonl: .*rows would be replaced"):
+        run_predict(alone.folder, picture, "--csv", tmp_path / "rows", "--jsonl", tmp_path / "rows")
+    with pytest.raises(InputError, match=r"^--csv -: name a file"):
+        run_predict(alone.folder, picture, "--csv", "-")
     assert not (pictures / "seen").exists()
+
+
+def test_a_picture_is_scored_once_and_its_results_lie_below_their_folder(
+    alone, run_predict, tmp_path, monkeypatch
+):
+    fill(tmp_path / "new", 2)
+    fill(tmp_path / "work" / "here", 1)
+    (tmp_path / "new" / "notes.txt").write_text("no picture, though a pattern fits")
+    monkeypatch.chdir(tmp_path / "work")
+    names = ("here", "../new/*", "../new", tmp_path / "new" / "000.png")
+    assert run_predict(alone.folder, *names, "--maps", "maps", "--csv", "seen.csv") == 0
+    assert [row["image"] for row in rows_of(Path("seen.csv"))] == [
+        "here/000.png",
+        "../new/000.png",
+        "../new/001.png",
+    ]
+    made = {path.relative_to(tmp_path).as_posix() for path in tmp_path.rglob("*.tiff")}
+    below = ("new/000", "new/001", "work/here/000")
+    assert made == {f"work/maps/{place}.tiff" for place in below}
 
 
 def test_a_folder_without_a_detector_or_with_several_is_refused(alone, run_predict, tmp_path):
