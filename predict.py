@@ -99,6 +99,11 @@ def prepare(options: argparse.Namespace) -> Work:
     )
     files = {name: getattr(options, name) for name in ("csv", "jsonl")}
     results = {name: [file] for name, file in files.items() if file not in (None, STDOUT)}
+    faults += [
+        f"--{name} {file} is there, and no file: name another"  # such as a device
+        for name, (file,) in results.items()
+        if file.exists() and not file.is_file()
+    ]
     results |= {"maps": [*maps.values()], "pictures": [*pictures.values()]}
     with noted(faults):
         faults += check_results(results, [*places, find_detector(options.detector)])

@@ -44,7 +44,7 @@ def blended(image: np.ndarray, anomaly_map: np.ndarray, threshold: float) -> np.
 
 def words(prediction: Prediction) -> str:
     """Return the verdict in words."""
-    than = ">" if prediction.anomalous else "≤"
+    than = ">" if prediction.anomalous else "<="  # Pillow's own font lacks the one sign
     text = f"{prediction.verdict}: score {prediction.score:.3g} {than} {prediction.threshold:.3g}"
     return text if prediction.p_value is None else f"{text}, p = {prediction.p_value:.3f}"
 

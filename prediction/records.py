@@ -66,7 +66,7 @@ def opened(path: Path, errors: str) -> TextIO:
 @contextmanager
 def csv_file(path: Path, experts: tuple[str, ...]) -> Iterator[Sink]:
     """Give what adds a row to a CSV file, which is there when the block ends."""
-    with written_aside(path) as aside, opened(aside, "surrogateescape") as file:
+    with written_aside(path.resolve()) as aside, opened(aside, "surrogateescape") as file:
         writer = csv.DictWriter(file, (*FIELDS, *experts), lineterminator="\n")
         writer.writeheader()
         yield lambda prediction: writer.writerow(record(prediction))
@@ -78,5 +78,5 @@ def json_file(path: Path | None) -> Iterator[Sink]:
     if path is None:
         yield lambda prediction: print(as_json(prediction), file=sys.stdout, flush=True)
         return
-    with written_aside(path) as aside, opened(aside, "backslashreplace") as file:
+    with written_aside(path.resolve()) as aside, opened(aside, "backslashreplace") as file:
         yield lambda prediction: file.write(f"{as_json(prediction)}\n")

@@ -163,6 +163,9 @@ def test_every_fault_of_a_command_is_told_at_once(alone, run_predict, pictures, 
         run_predict(alone.folder, picture, "--csv", alone.detector_file)
     with pytest.raises(InputError, match=r"^--jsonl: .*rows would be replaced"):
         run_predict(alone.folder, picture, "--csv", tmp_path / "rows", "--jsonl", tmp_path / "rows")
+    os.mkfifo(tmp_path / "pipe")
+    with pytest.raises(InputError, match=r"^--jsonl .*pipe is there, and no file"):
+        run_predict(alone.folder, picture, "--jsonl", tmp_path / "pipe")
     with pytest.raises(InputError, match=r"^--csv -: name a file"):
         run_predict(alone.folder, picture, "--csv", "-")
     assert not (pictures / "seen").exists()
@@ -176,12 +179,14 @@ def test_a_picture_is_scored_once_and_its_results_lie_below_their_folder(
     (tmp_path / "new" / "notes.txt").write_text("no picture, though a pattern fits")
     monkeypatch.chdir(tmp_path / "work")
     names = ("here", "../new/*", "../new", tmp_path / "new" / "000.png")
+    Path("seen.csv").symlink_to(tmp_path / "elsewhere.csv")
     assert run_predict(alone.folder, *names, "--maps", "maps", "--csv", "seen.csv") == 0
     assert [row["image"] for row in rows_of(Path("seen.csv"))] == [
         "here/000.png",
         "../new/000.png",
         "../new/001.png",
     ]
+    assert (tmp_path / "elsewhere.csv").is_file()  # not the link is replaced
     made = {path.relative_to(tmp_path).as_posix() for path in tmp_path.rglob("*.tiff")}
     below = ("new/000", "new/001", "work/here/000")
     assert made == {f"work/maps/{place}.tiff" for place in below}
