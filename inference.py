@@ -201,10 +201,11 @@ def main(options: argparse.Namespace) -> int:
     """Evaluate what was trained; a run that cannot be does not stop the others."""
     faults = check_positive(options, "workers", "scoring_batch_size")
     faults += check_false_alarm_rate(options)
-    if options.maps_dir and (options.map != COMBINED or options.by_expert):
+    of_detector = options.map != COMBINED or options.by_expert or options.false_alarm_rate
+    if options.maps_dir and of_detector:
         faults.append(
-            "--map and --by_expert are of a detector, --maps_dir has maps made elsewhere: leave "
-            "one out"
+            "--map, --by_expert and --false_alarm_rate are of a detector, --maps_dir has maps made "
+            "elsewhere: leave one out"
         )
     if options.by_expert and options.map != COMBINED:
         faults.append("--by_expert shows --map's, too: leave one out")

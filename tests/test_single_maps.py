@@ -105,8 +105,10 @@ def test_a_detector_of_a_former_version_is_scored_but_has_no_single_maps(trained
 
 
 def test_maps_made_elsewhere_are_of_no_detector(trained):
-    with pytest.raises(InputError, match=r"--map .* --maps_dir"):
+    with pytest.raises(InputError, match=r"--map, .* --maps_dir"):
         run_inference(trained, "--map", "student", "--maps_dir", trained / "anomaly_maps")
+    with pytest.raises(InputError, match=r"--false_alarm_rate .* --maps_dir"):
+        run_inference(trained, "--false_alarm_rate", "0.2", "--maps_dir", trained / "anomaly_maps")
 
 
 def test_a_checkpoint_has_what_those_of_former_versions_have(trained):
