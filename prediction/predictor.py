@@ -77,8 +77,11 @@ class Predictor:
         self.about, self.size = trained.about, trained.size
         rate = rate or trained.about.get("false_alarm_rate")
         self.false_alarm_rate = rate and set_thresholds(trained.detector, rate, source)
+        self.threshold = trained.detector.threshold.item()
+        self.map_threshold = map_threshold(trained.detector)
         self.scorer = Scorer(trained.detector, compute)
         self.detector = self.scorer.detector
+        self.detector.good_scores = self.detector.good_scores.cpu()  # verdicts wait for no GPU
 
     def predict(self, images: Picture | list[Picture]) -> Prediction | list[Prediction]:
         """Return what the detector says of a picture, or of each in a list.
@@ -132,18 +135,17 @@ class Predictor:
 
     def judge(self, scored: Scored) -> Prediction:
         """Return the prediction of what was scored; any thread may do this."""
-        score, threshold = scored.scores[SCORE], self.detector.threshold.item()
+        score, anomaly_map = scored.scores[SCORE], scored.anomaly_map.cpu().numpy()
         p = p_values(self.detector, COMBINED, torch.tensor([score]))
-        anomaly_map, of_map = scored.anomaly_map.cpu().numpy(), map_threshold(self.detector)
         return Prediction(
             scored.path,
-            not score <= threshold,  # nor is what is no number good
+            not score <= self.threshold,  # nor is what is no number good
             score,
             p if p is None else p.item(),
-            threshold,
-            strongest_region(anomaly_map, of_map),
+            self.threshold,
+            strongest_region(anomaly_map, self.map_threshold),
             anomaly_map,
-            of_map,
+            self.map_threshold,
             {name: own for name, own in scored.scores.items() if name != SCORE},
             scored.seconds,
         )

@@ -10,6 +10,7 @@ from scoring.good_images import GoodImages
 from utils.devices import Compute, in_float64
 
 LEAST_VARIANCE = 1e-12  # of good images without contrast
+ROWS = 4096  # samples at once in float64: of all it would be gigabytes
 PLACES = 2**15  # of all images together: eight for each input of the small student's last layer
 
 
@@ -26,9 +27,10 @@ class RidgeRegression:
 
     def add(self, inputs: torch.Tensor, outputs: torch.Tensor) -> None:
         """Take in samples. In float64: many inputs that vary together make float32 too coarse."""
-        inputs, outputs = F.pad(in_float64(inputs), (0, 1), value=1.0), in_float64(outputs)
-        self.products = self.products + inputs.T @ inputs
-        self.moments = self.moments + inputs.T @ outputs
+        for some, expected in zip(inputs.split(ROWS), outputs.split(ROWS), strict=True):
+            padded = F.pad(in_float64(some), (0, 1), value=1.0)
+            self.products = self.products + padded.T @ padded
+            self.moments = self.moments + padded.T @ in_float64(expected)
 
     def solve(self, shrinkage: float) -> tuple[torch.Tensor, torch.Tensor]:
         """Return weight (k, d) and intercept (k,), float64."""
@@ -76,5 +78,5 @@ def fit_student(
             outputs.append(targets[:, places].T)
         regression.add(torch.cat(inputs), torch.cat(outputs))
     weight, bias = regression.solve(detector.recipe.ridge)
-    last.weight.copy_(weight.view_as(last.weight))
-    last.bias.copy_(bias)
+    last.weight.copy_(weight.view_as(last.weight).float())
+    last.bias.copy_(bias.float())

@@ -87,7 +87,8 @@ def fit(
     optimisation = Optimisation(detector, steps, compute)
     former = load_checkpoint(run, detector, optimisation)
     done, every = former["step"], row_every(steps)
-    train_step = TrainingStep(detector, optimisation, images, features, count, compute)
+    needed = None if recipe.ridge else features  # of a step: the autoencoder sees jittered images
+    train_step = TrainingStep(detector, optimisation, images, needed, count, compute)
     absent = ("penalty",) if natural is None else ()
     if recipe.ridge:
         absent = tuple(term for term in TERMS if term != "autoencoder")
