@@ -12,6 +12,8 @@ from scipy import ndimage
 from data.images import in_background
 from data.samples import InputError
 from prediction.predictor import load_detector, strongest_region
+from scoring.scorer import SCORE
+from scoring.stream import Scored
 from tests.conftest import REPOSITORY, deep, picture
 from tests.prediction.conftest import rgb
 
@@ -145,3 +147,9 @@ def test_prompt_results_come_before_more_items_are_asked_for():
     found = [next(done)]
     assert len(asked) < 6
     assert [*found, *done] == [0, 1, 2, 3, 4, 5]
+
+
+def test_a_score_that_is_no_number_is_not_called_good(alone):
+    predictor = load_detector(alone.folder, device="cpu")
+    scored = Scored(None, {SCORE: float("nan")}, torch.zeros(8, 8), 0.0)
+    assert predictor.judge(scored).anomalous
