@@ -9,16 +9,13 @@ import argparse
 import os
 import sys
 from contextlib import ExitStack, closing
-from dataclasses import dataclass
 from pathlib import Path
 
-from data.images import decode, in_background
 from data.samples import InputError, noted, report_faults
 from prediction.inputs import Places, check_apart, check_results, find_images
-from prediction.pictures import write_picture
-from prediction.predictor import Prediction, Predictor, load_detector
+from prediction.output import Output, predict_files
+from prediction.predictor import Predictor, load_detector
 from prediction.records import HEAD, Sink, csv_file, json_file, show
-from scoring.stream import WRITERS, Scored, write_map
 from utils.commands import printable, run_command, say
 from utils.detectors import find_detector
 from utils.files import user_path
@@ -72,17 +69,8 @@ def get_parser() -> Parser:
     return parser
 
 
-@dataclass(frozen=True)
-class Work:
-    """The images that are meant, and where what is made of each goes."""
-
-    images: list[Path]
-    maps: dict[Path, Path]  # of each image; none without --maps
-    pictures: dict[Path, Path]
-
-
-def prepare(options: argparse.Namespace) -> Work:
-    """Return what there is to do. Raises one InputError with every fault."""
+def prepare(options: argparse.Namespace, output: Output) -> Places:
+    """Return the images that are meant. Raises one InputError with every fault."""
     faults = check_positive(options, "workers", "scoring_batch_size")
     faults += check_false_alarm_rate(options)
     if options.csv == STDOUT:
@@ -93,10 +81,6 @@ def prepare(options: argparse.Namespace) -> Work:
     places: Places = {}
     with noted(faults):
         places = find_images(options.images)
-    maps, pictures = (
-        {image: folder / f"{place}{suffix}" for image, place in places.items()} if folder else {}
-        for folder, suffix in ((options.maps, ".tiff"), (options.pictures, ".png"))
-    )
     files = {name: getattr(options, name) for name in ("csv", "jsonl")}
     results = {name: [file] for name, file in files.items() if file not in (None, STDOUT)}
     faults += [
@@ -104,11 +88,11 @@ def prepare(options: argparse.Namespace) -> Work:
         for name, (file,) in results.items()
         if file.exists() and not file.is_file()
     ]
-    results |= {"maps": [*maps.values()], "pictures": [*pictures.values()]}
+    results |= output.results(places)
     with noted(faults):
         faults += check_results(results, [*places, find_detector(options.detector)])
     report_faults(faults)
-    return Work([*places], maps, pictures)
+    return places
 
 
 def open_sinks(options: argparse.Namespace, predictor: Predictor, stack: ExitStack) -> list[Sink]:
@@ -128,34 +112,20 @@ def open_sinks(options: argparse.Namespace, predictor: Predictor, stack: ExitSta
 
 def main(options: argparse.Namespace) -> int:
     """Score all pictures; those that cannot be read do not stop the others."""
-    work = prepare(options)
+    output = Output(options.maps, options.pictures)
+    places = prepare(options, output)
     machine = ("device", "device_gpu", "precision", "compile", "scoring_batch_size")
     chosen = {name: getattr(options, name) for name in (*machine, "false_alarm_rate")}
     predictor = load_detector(options.detector, **chosen)
     unreadable: dict[Path, str] = {}
-
-    def finish(scored: Scored) -> Prediction:
-        prediction = predictor.judge(scored)
-        if work.maps:
-            write_map(work.maps[scored.path], prediction.anomaly_map)
-        if work.pictures:
-            try:
-                image = decode(scored.path, bits=int(predictor.detector.bits))
-            except InputError as error:  # it was moved, or replaced, since it was scored
-                unreadable[scored.path] = str(error)
-            else:
-                write_picture(work.pictures[scored.path], image, prediction)
-        return prediction
-
     done = anomalous = 0
     failure: Exception | None = None
     with Interrupts() as interrupts, ExitStack() as stack:
         sinks = open_sinks(options, predictor, stack)
-        scored = predictor.score_files(work.images, options.workers, unreadable)
-        finished = in_background(finish, scored, min(options.workers, WRITERS), prompt=True)
         try:
-            with closing(finished):
-                for prediction in finished:
+            predictions = predict_files(predictor, places, output, options.workers, unreadable)
+            with closing(predictions):
+                for prediction in predictions:
                     for sink in sinks:
                         sink(prediction)
                     done += 1
@@ -169,7 +139,7 @@ def main(options: argparse.Namespace) -> int:
     for fault in sorted(unreadable.values()):
         say(f"error: {printable(fault)}")
     if interrupts.requested:
-        raise KeyboardInterrupt(f" after {done} of {len(work.images)}; what was written is whole")
+        raise KeyboardInterrupt(f" after {done} of {len(places)}; what was written is whole")
     if not done:
         raise InputError("no picture could be read")
     rate = predictor.false_alarm_rate

@@ -15,6 +15,7 @@ from safetensors.torch import load_file
 import predict
 from data.samples import InputError
 from models.detector import LATER
+from prediction import output
 from tests.conftest import fill
 from tests.prediction.conftest import MACHINE, rgb, rows_of
 from utils.commands import run_command
@@ -141,7 +142,7 @@ def test_a_picture_that_goes_while_it_is_scored_is_named_and_has_its_row(
     def gone(path, **_) -> None:
         raise InputError(f"cannot read the image {path}: gone")
 
-    monkeypatch.setattr(predict, "decode", gone)
+    monkeypatch.setattr(output, "decode", gone)
     line = ("--csv", tmp_path / "a.csv", "--pictures", tmp_path / "seen")
     assert run_predict(alone.folder, pictures / "grey.bmp", *line) == 2
     assert "grey.bmp: gone" in capsys.readouterr().err
@@ -225,7 +226,7 @@ def test_interrupted_it_ends_between_two_pictures_and_keeps_their_rows(
     alone, tmp_path, monkeypatch, capfd, interruptible
 ):
     fill(tmp_path / "new", 40)
-    real, drawn = predict.write_picture, []
+    real, drawn = output.write_picture, []
 
     def interrupting(*arguments) -> None:
         real(*arguments)
@@ -233,7 +234,7 @@ def test_interrupted_it_ends_between_two_pictures_and_keeps_their_rows(
         if len(drawn) == 3:
             signal.raise_signal(signal.SIGINT)
 
-    monkeypatch.setattr(predict, "write_picture", interrupting)
+    monkeypatch.setattr(output, "write_picture", interrupting)
     line = [alone.folder, tmp_path / "new", "--csv", tmp_path / "a.csv", *MACHINE]
     line += ["--pictures", tmp_path / "seen"]
     monkeypatch.setattr(sys, "argv", ["predict.py", *map(str, line)])
@@ -253,7 +254,7 @@ def test_a_failure_keeps_the_rows_before_it(alone, tmp_path, run_predict, monkey
         if "007" in path.name:
             raise OSError(28, "No space left on device", str(path))
 
-    monkeypatch.setattr(predict, "write_picture", full)
+    monkeypatch.setattr(output, "write_picture", full)
     line = ("--csv", tmp_path / "a.csv", "--pictures", tmp_path / "seen")
     with pytest.raises(OSError, match="No space left"):
         run_predict(alone.folder, tmp_path / "new", *line)

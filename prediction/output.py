@@ -1,0 +1,69 @@
+"""What is made of each prediction beside its row: a map and a picture; and of image files all."""
+
+from collections.abc import Callable, Iterator
+from contextlib import closing
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+from PIL import Image
+
+from data.images import decode, in_background
+from data.samples import InputError
+from prediction.inputs import Places
+from prediction.pictures import write_picture
+from prediction.predictor import Prediction, Predictor
+from scoring.stream import WRITERS, Scored, write_map
+
+
+@dataclass(frozen=True)
+class Output:
+    """The folders of maps and of pictures; None for what is not wanted."""
+
+    maps: Path | None
+    pictures: Path | None
+
+    def map_file(self, place: Path) -> Path:
+        return self.maps / f"{place}.tiff"
+
+    def picture_file(self, place: Path) -> Path:
+        return self.pictures / f"{place}.png"
+
+    def results(self, places: Places) -> dict[str, list[Path]]:
+        """Return all files by the option that asks for them."""
+        files = {"maps": self.map_file, "pictures": self.picture_file}
+        return {
+            option: [file(place) for place in places.values()]
+            for option, file in files.items()
+            if getattr(self, option)
+        }
+
+    def write(self, prediction: Prediction, place: Path, image: Callable[[], Image.Image]) -> None:
+        """Write what is wanted of a prediction; any thread may. `image` gives its RGB image."""
+        if self.maps:
+            write_map(self.map_file(place), prediction.anomaly_map)
+        if self.pictures:
+            write_picture(self.picture_file(place), image(), prediction)
+
+
+def predict_files(
+    predictor: Predictor, places: Places, output: Output, workers: int, unreadable: dict[Path, str]
+) -> Iterator[Prediction]:
+    """Yield what a detector says of image files, in order; threads read ahead and write behind.
+
+    What cannot be read is left out, and noted in `unreadable`; there, too, what was moved, or
+    replaced, before its picture was drawn.
+    """
+
+    def finish(scored: Scored) -> Prediction:
+        prediction = predictor.judge(scored)
+        image = partial(decode, scored.path, bits=int(predictor.detector.bits))
+        try:
+            output.write(prediction, places[scored.path], image)
+        except InputError as error:
+            unreadable[scored.path] = str(error)
+        return prediction
+
+    scored = predictor.score_files([*places], workers, unreadable)
+    with closing(in_background(finish, scored, min(workers, WRITERS), prompt=True)) as finished:
+        yield from finished
