@@ -14,7 +14,7 @@ from data.catalog import DATASETS, find_root, read_category
 from data.fingerprints import as_held_out, check_product
 from data.samples import Category, InputError, report_faults
 from evaluation.columns import COLUMN_CHOICES
-from evaluation.evaluation import evaluate, measure, tell_unlabelled
+from evaluation.evaluation import evaluate, measure, tell_unmeasured
 from evaluation.maps import check_maps
 from evaluation.tables import FORMATS, Results, print_by_expert, print_tables, write_csv
 from models.detector import THRESHOLDS
@@ -173,7 +173,7 @@ def evaluate_run(
     keep = not options.no_maps
     metrics = evaluate(run, detector, category, size, options.workers, seed, compute, keep, shown)
     if keep and shown == COMBINED:
-        tell_unlabelled(category, run.maps_folder)
+        tell_unmeasured(category, run)
     return metrics
 
 

@@ -10,9 +10,8 @@ import sys
 from contextlib import ExitStack
 from dataclasses import replace
 
-from data.catalog import summary
 from data.fingerprints import fingerprint
-from evaluation.evaluation import evaluate, tell_unlabelled
+from evaluation.evaluation import evaluate, tell_unmeasured
 from evaluation.pictures import draw_cases
 from evaluation.tables import print_tables, tables, write_csv
 from models.detector import Detector, build_detector
@@ -22,6 +21,7 @@ from scoring.good_images import GoodImages
 from training.features import describe_training_images
 from training.loop import fit
 from training.preparation import NO_PENALTY, Prepared, prepare
+from training.ready import ready_text
 from utils.commands import printable, resumable, run_command, say
 from utils.devices import seed_everything
 from utils.files import user_path
@@ -38,7 +38,7 @@ from utils.options import (
     image_size,
     resolved,
 )
-from utils.recipe import add_recipe_options, recipe_of, recipe_text
+from utils.recipe import add_recipe_options, recipe_of
 from utils.teachers import teacher_name
 from utils.version import project_version
 
@@ -140,9 +140,7 @@ def main(options: argparse.Namespace) -> int:
             raise KeyboardInterrupt(text) from interrupt
         run, category = prepared.run, prepared.category
         if options.check:
-            depth = f" of {prepared.bits} bits" * (prepared.bits not in (None, 8))
-            print(f"ready: {printable(summary(category))}{depth}")
-            print(f"recipe: {recipe_text(recipe_of(options))}")
+            print(ready_text(prepared, options))
             return 0
         with resumable(run.has_begun):
             if prepared.images is not None:
@@ -155,7 +153,7 @@ def main(options: argparse.Namespace) -> int:
         print(f"{run.detector_file} is trained; there are no test images to evaluate it on")
         return 0
     write_csv(options.output_dir)
-    tell_unlabelled(category, run.maps_folder)
+    tell_unmeasured(category, run)
     if options.dataset == "demo":
         picture, threshold = options.output_dir / "demo.png", metrics["glae"]["map_threshold"]
         draw_cases(category, run.maps_folder, run.results_file, threshold, picture)

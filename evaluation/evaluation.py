@@ -25,7 +25,7 @@ from evaluation.maps import Scores, read_map, remove_stale_maps, write_maps
 from models.detector import THRESHOLDS, Detector
 from models.experts import COMBINED, EXPERTS
 from scoring.scorer import SCORE, Scorer
-from scoring.thresholds import map_threshold, p_values
+from scoring.thresholds import is_anomalous, map_threshold, p_values, promised_rate
 from utils.commands import printable, say
 from utils.devices import Compute
 from utils.files import written_aside
@@ -154,10 +154,14 @@ def loco_metrics(scores: dict[str, list[float]], pixels: Pixels) -> dict:
     }
 
 
-def tell_unlabelled(category: Category, folder: Path) -> None:
-    """Say where the maps of images without a label were written, if there are any."""
+def tell_unmeasured(category: Category, run: Run) -> None:
+    """Say where verdicts and maps are of images that no metric can say anything of."""
+    if len(labels := {sample.label for sample in category.test}) < 2:
+        lacks = {(0,): "defects", (1,): "good ones"}.get((*labels,), "labels")
+        line = f"{category.name}: no {lacks} among the test images, so that nothing can be measured"
+        say(printable(f"{line}: verdicts are in {run.results_file}"))
     if category.unlabelled:
-        test, number = folder / "test", len(category.unlabelled)
+        test, number = run.maps_folder / "test", len(category.unlabelled)
         names = sorted({sample.folder for sample in category.unlabelled})
         where = ", ".join(str(test / name) for name in names)
         line = f"{category.name}: wrote {number} anomaly maps of images without a label to {where}"
@@ -198,6 +202,7 @@ def evaluate(
         "counts": {name: len(samples) for name, samples in splits.items()},
         "threshold": getattr(detector, THRESHOLDS[shown]).item(),
         "map_threshold": map_threshold(detector),
+        "false_alarm_rate": promised_rate(detector) if shown == COMBINED else None,
         "experts": errors_of_experts(detector),
         "seconds": {
             "training": run.read_training_seconds(),
@@ -242,7 +247,7 @@ def write_results(run: Run, category: Category, scores: Scores, detector: Detect
     writer.writerow(["image", "defect", SCORE, "p_value", "verdict", *experts])
     for sample, chance in zip(samples, p, strict=True):
         found = scores[sample.image]
-        verdict = ANOMALOUS if found[SCORE] > threshold else GOOD
+        verdict = ANOMALOUS if is_anomalous(found[SCORE], threshold) else GOOD
         of = [found[SCORE], chance, verdict, *(found[name] for name in experts)]
         writer.writerow([sample.place.as_posix(), sample.defect, *of])
     with written_aside(run.results_file) as aside:

@@ -18,7 +18,7 @@ from data.samples import ANOMALOUS, GOOD, InputError
 from models.experts import COMBINED
 from scoring.scorer import SCORE, Scorer
 from scoring.stream import Scored, score_files
-from scoring.thresholds import map_threshold, p_values, set_thresholds
+from scoring.thresholds import is_anomalous, map_threshold, p_values, set_thresholds
 from utils.detectors import Trained, find_detector, read_detector
 from utils.devices import Compute, as_trained, pick_compute, synchronise
 
@@ -121,7 +121,10 @@ class Predictor:
             raise ValueError(f"a picture is a path, a PIL image or an array, not {type(image)}")
         if image.mode[0] in "IF":
             raise ValueError(f"give the path of an image deeper than 8 bits, not mode {image.mode}")
-        rgb = upright(image).convert("RGB")
+        try:
+            rgb = upright(image).convert("RGB")
+        except OSError as error:  # PIL reads a file's pixels only now
+            raise InputError(f"cannot read the image {image}: {error}") from error
         return resize(rgb, self.size), (rgb.height, rgb.width)
 
     def score_files(
@@ -139,7 +142,7 @@ class Predictor:
         p = p_values(self.detector, COMBINED, torch.tensor([score]))
         return Prediction(
             scored.path,
-            not score <= self.threshold,  # nor is what is no number good
+            is_anomalous(score, self.threshold),
             score,
             p if p is None else p.item(),
             self.threshold,

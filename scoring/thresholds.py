@@ -13,6 +13,7 @@ import torch
 
 from data.samples import InputError
 from models.detector import THRESHOLDS, Detector
+from models.experts import COMBINED
 from models.recipe import exact
 
 
@@ -37,16 +38,22 @@ def set_thresholds(detector: Detector, rate: float, source: str = "the detector"
         )
     kept = rate if is_promised(count, rate) else 1 / (count + 1)
     if kept != rate:
-        images = "image promises" if count == 1 else "images promise"
-        warnings.warn(
-            f"{count} held-out good {images} a false-alarm rate of {kept:.3g} at best, and that is "
-            f"used: {rate:g} takes {needed(rate)}",
-            stacklevel=2,
-        )
+        warnings.warn(promise(count, rate), stacklevel=2)
     column = detector.good_scores[:, rank(count, rate) - 1]
     for name, threshold in zip(detector.rated, column, strict=True):
         getattr(detector, THRESHOLDS[name]).copy_(threshold)
     return kept
+
+
+def promise(count: int, rate: float) -> str:
+    """Say what `count` held-out good images promise where a false-alarm rate is asked for."""
+    images = "image promises" if count == 1 else "images promise"
+    if is_promised(count, rate):
+        return f"{count} held-out good {images} a false-alarm rate of {rate:g}"
+    return (
+        f"{count} held-out good {images} a false-alarm rate of {1 / (count + 1):.3g} at best, and "
+        f"that is used: {rate:g} takes {needed(rate)}"
+    )
 
 
 def rank(count: int, rate: float) -> int:
@@ -62,6 +69,21 @@ def is_promised(count: int, rate: float) -> bool:
 def needed(rate: float) -> int:
     """Return how many good images a false-alarm rate takes."""
     return math.ceil(1 / exact(rate)) - 1
+
+
+def promised_rate(detector: Detector) -> float | None:
+    """Return the part of good images that its threshold lets be called anomalous, at most.
+
+    None for a detector that kept no scores.
+    """
+    good = detector.good_scores[detector.rated.index(COMBINED)]
+    above = int((good > detector.threshold).sum())
+    return (1 + above) / (len(good) + 1) if len(good) else None
+
+
+def is_anomalous(score: float, threshold: float) -> bool:
+    """Tell whether a score is above a threshold; nor is what is no number good."""
+    return not score <= threshold
 
 
 def p_values(detector: Detector, name: str, scores: torch.Tensor) -> torch.Tensor | None:

@@ -85,3 +85,25 @@ def test_a_detectors_claims_of_its_good_images_are_not_believed(alone, tmp_path,
     path.write_bytes(len(header).to_bytes(8, "little") + header + content[8 + length :])
     with pytest.raises(InputError, match="is damaged"):
         read_detector(path, CPU)
+
+
+def test_a_check_says_what_the_good_images_will_promise(product, teacher, tmp_path, capsys):
+    for more, said in (
+        (
+            [],
+            "1 held-out good image promises a false-alarm rate of 0.5 at best, and that ",
+        ),
+        (ALONE, "6 held-out good images promise a false-alarm rate of 0.143 at best, and that is "),
+        ([*ALONE, "--false_alarm_rate", "0.2"], "6 held-out good images promise a false-alarm "),
+    ):
+        run_main(*arguments(product, teacher, tmp_path, *more, "--check"))
+        last = capsys.readouterr().out.splitlines()[-1]
+        assert last.startswith(f"thresholds: {said}")
+
+
+@pytest.mark.filterwarnings("ignore:.*at best")
+def test_metrics_tell_which_rate_their_verdicts_keep(alone):
+    for rate, kept in ((0.5, 3 / 7), (0.9, 6 / 7), (0.01, 1 / 7)):
+        assert run_inference(alone.output, "--false_alarm_rate", rate, "--precision", "fp32") == 0
+        measured = json.loads(alone.metrics_file.read_text())
+        assert measured["glae"]["false_alarm_rate"] == pytest.approx(kept)

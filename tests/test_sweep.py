@@ -114,7 +114,7 @@ def test_a_sweep_over_one_product_checks_it(tmp_path):
         check=False,
     )
     assert done.returncode == 0, done.stderr
-    ready, recipe = done.stdout.splitlines()
+    ready, recipe, _ = done.stdout.splitlines()
     assert ready == (
         "ready: bolt, 5 training, 1 validation (held out of the training images), "
         "4 test images (good 2, stain 2)"

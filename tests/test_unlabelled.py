@@ -67,6 +67,18 @@ def test_new_pictures_get_maps_and_leave_the_metrics_alone(copied, capsys, name,
     assert lines == [f"bolt: wrote 3 anomaly maps of images without a label to {folder}"]
 
 
+@pytest.mark.parametrize(("gone", "lack"), [("good", "good ones"), ("stain", "defects")])
+def test_where_nothing_can_be_measured_it_says_where_verdicts_are(copied, capsys, gone, lack):
+    shutil.rmtree(copied / "bolt" / "test" / gone)
+    shutil.rmtree(copied / "bolt" / "ground_truth" / gone, ignore_errors=True)
+    assert infer(copied) == 0
+    results = Run(copied / "out", "folder", "bolt").results_file
+    err = capsys.readouterr().err
+    assert f"no {lack} among the test images" in err
+    assert f"verdicts are in {results}" in err
+    assert results.read_text().count("\n") == 3
+
+
 @pytest.mark.parametrize("masked", [True, False])
 def test_a_folder_that_came_after_the_training_is_unlabelled_until_it_is_named(
     copied, capsys, masked

@@ -67,8 +67,10 @@ def read_detector(path: Path, device: torch.device) -> Trained:
             f"{path} does not exist: train it, or finish its training with main.py --resume"
         ) from error
     except DAMAGED as error:
-        text = f"{path} is damaged ({error}): train this category again with --overwrite"
-        raise InputError(text) from error
+        raise InputError(
+            f"{path} is damaged, or no detector ({error}): name another, or train this category "
+            "again with --overwrite"
+        ) from error
     return Trained(detector.to(device).eval(), (height, width), precision, about)
 
 

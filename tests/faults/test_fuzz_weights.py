@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from models.detector import build_detector
+from models.experts import EXPERTS, NETWORKS, STATISTICS
 from models.pdn import pdn_small
 from tests.faults.fuzzing import changed, fuzz, rewriting
 from tests.faults.planting import Planting
@@ -74,13 +75,18 @@ def detector():
     return build_detector("glae", "small", IMAGE)
 
 
-def test_detectors(tmp_path, detector):
+@pytest.mark.parametrize("experts", [NETWORKS, STATISTICS, EXPERTS], ids=len)
+def test_detectors(tmp_path, experts):
+    torch.manual_seed(0)
+    detector = build_detector("glae", "small", IMAGE, experts=experts)
+    detector.good_scores = torch.arange(20.0).repeat(len(detector.rated), 1)
+    for statistic in detector.statistics.values():
+        statistic.count.fill_(20)
     run = run_of(tmp_path)
     run.folder.mkdir(parents=True)
     run.save_detector(detector, "glae", "small", IMAGE, "fp32")
-    fuzz(
-        tmp_path, 1500, patching(run.detector_file, lambda: run.load_detector(torch.device("cpu")))
-    )
+    read = patching(run.detector_file, lambda: run.load_detector(torch.device("cpu")))
+    fuzz(tmp_path, 700, read)
 
 
 def test_checkpoints(tmp_path, detector):

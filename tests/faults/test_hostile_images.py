@@ -205,7 +205,7 @@ def test_a_check_writes_nothing_and_says_what_there_is(world, tmp_path, outcome)
     before = sorted(tmp_path.rglob("*"))
     code, out, errors = outcome(main, command(world, tmp_path / "out", "--check"))
     assert (code, errors) == (0, [])
-    ready, recipe = out.splitlines()
+    ready, recipe, _ = out.splitlines()
     assert ready == (
         "ready: bolt, 5 training, 1 validation (held out of the training images), "
         "4 test images (good 2, stain 2)"

@@ -118,7 +118,7 @@ def test_a_folders_name_cannot_speak_to_the_terminal(world, tmp_path, run_comman
     line = command(tmp_path / "world", tmp_path / "out", "--check")
     done = run_command([REPOSITORY / "main.py", *line], cwd=tmp_path)
     assert done.returncode == 0
-    assert done.stdout.count("\n") == 2
+    assert done.stdout.count("\n") == 3
     assert "2 files are passed over" in done.stderr
     assert "\x1b[31m" not in done.stdout + done.stderr
 

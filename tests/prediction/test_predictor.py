@@ -89,6 +89,14 @@ def test_a_deep_image_is_read_by_its_path_and_a_missing_one_named(detector, tmp_
         detector.predict(tmp_path / "none.png")
 
 
+def test_an_image_that_is_cut_short_is_an_input_error(detector, stained, tmp_path):
+    (tmp_path / "cut.png").write_bytes(stained.read_bytes()[:2000])
+    with Image.open(tmp_path / "cut.png") as image:
+        for cut in (image, tmp_path / "cut.png"):
+            with pytest.raises(InputError, match="cannot read the image"):
+                detector.predict(cut)
+
+
 @pytest.mark.parametrize("rate", [0, 1, -0.1])
 def test_a_rate_that_nothing_can_have_is_refused(alone, rate):
     with pytest.raises(InputError, match="false_alarm_rate must be above 0"):

@@ -87,7 +87,7 @@ def test_natural_images_are_grey_with_the_probability_asked_for(natural, probabi
 
 def test_a_check_shows_the_recipe_in_one_line(product, teacher, tmp_path, capsys):
     run_main(*arguments(product, teacher, tmp_path, "--check", "--jitter", "0.1"))
-    ready, recipe = capsys.readouterr().out.splitlines()
+    ready, recipe, _ = capsys.readouterr().out.splitlines()
     assert ready.startswith("ready: bolt")
     assert recipe == (
         "recipe: learning_rate 0.0001, weight_decay 1e-05, decay_at 0.95, decay 0.1, "
