@@ -15,7 +15,8 @@ from data.fingerprints import fingerprint
 from evaluation.evaluation import evaluate, tell_unlabelled
 from evaluation.pictures import draw_cases
 from evaluation.tables import print_tables, tables, write_csv
-from models.detector import Detector, build_detector
+from models.building import build_detector
+from models.detector import Detector
 from scoring.calibration import calibrate, decode_images
 from scoring.fitting import HeldOut, fit_statistics
 from scoring.good_images import GoodImages

@@ -15,7 +15,8 @@ from scipy.stats import binomtest
 from data.catalog import find_root, read_category
 from data.images import load_images, normalise
 from data.samples import GOOD, InputError
-from models.detector import Detector, build_detector
+from models.building import build_detector
+from models.detector import Detector
 from models.experts import COMBINED, STATISTICS, chosen
 from scoring.calibration import calibrate
 from scoring.fitting import fit_statistics

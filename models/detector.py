@@ -6,7 +6,6 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from models.autoencoder import AUTOENCODERS, check_size
 from models.experts import (
     CALMEST,
     COMBINED,
@@ -27,9 +26,8 @@ from models.experts import (
 )
 from models.gfencoder import Size
 from models.losses import hard_feature_loss, join_losses
-from models.pdn import PDNS, TEACHER_CHANNELS, output_side
+from models.pdn import TEACHER_CHANNELS
 from models.recipe import PUBLISHED, Recipe
-from models.statistics import Composition, Position
 
 # The buffer with the threshold on each expert's scores, and on the fused ones.
 THRESHOLDS = {name: f"{name}_threshold" for name in EXPERTS} | {COMBINED: "threshold"}
@@ -260,35 +258,3 @@ class Detector(nn.Module):
         raw = self.distances(image)
         maxima, maps = score_maps(self.calibrated(raw)[COMBINED], size)
         return self.scores(raw).get(COMBINED, maxima), maps
-
-
-def build_detector(
-    model: str,
-    model_size: str,
-    image_size: Size,
-    teacher: nn.Module | None = None,
-    recipe: Recipe = PUBLISHED,
-    experts: tuple[str, ...] = NETWORKS,
-) -> Detector:
-    """Build an untrained detector around `teacher` (or an empty one, to load a state_dict into).
-
-    Raises ValueError when `image_size` (height, width) does not suit `model`.
-    """
-    check_size(image_size, model)
-    build, autoencoder, student = PDNS[model_size], None, None
-    if chosen(NETWORKS, experts):
-        autoencoder = AUTOENCODERS[model](image_size, recipe.dropout)
-        student = build(2 * TEACHER_CHANNELS)
-    height, width = map(output_side, image_size)
-    makers = {"position": lambda: Position(height * width), "composition": Composition}
-    statistics = {name: makers[name]() for name in chosen(STATISTICS, experts)}
-    teacher = build() if teacher is None else teacher
-    return Detector(teacher, student, autoencoder, recipe, statistics, chosen(EXPERTS, experts))
-
-
-def empty_detector(
-    model: str, model_size: str, image_size: Size, experts: tuple[str, ...] = NETWORKS
-) -> Detector:
-    """Build a detector without memory for its tensors: to compare with, or to be given some."""
-    with torch.device("meta"):
-        return build_detector(model, model_size, image_size, experts=experts)

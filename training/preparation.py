@@ -19,7 +19,8 @@ from data.images import image_size as size_of
 from data.natural import Files, find_natural_images, require_readable, some_members
 from data.samples import Category, InputError, noted, report_faults
 from data.shards import Shards
-from models.detector import Detector, empty_detector
+from models.building import empty_detector
+from models.detector import Detector
 from models.experts import EXPERTS, NETWORKS
 from training.checkpoints import check_checkpoint, checkpoint_tensors
 from training.reading import read_images

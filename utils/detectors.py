@@ -9,7 +9,8 @@ import torch
 from data.depth import DEPTHS
 from data.images import PREPROCESSING
 from data.samples import InputError
-from models.detector import LATER, Detector, empty_detector
+from models.building import empty_detector
+from models.detector import LATER, Detector
 from models.experts import EXPERTS, NETWORKS, chosen
 from models.gfencoder import Size
 from utils.devices import PRECISIONS

@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from models.detector import build_detector
+from models.building import build_detector
 from models.gfencoder import GFEBlock
 from models.losses import hard_feature_loss
 from models.pdn import pdn_small

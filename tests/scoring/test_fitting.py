@@ -9,7 +9,8 @@ import torch
 
 from data.defects import LOGICAL, STRUCTURAL, Defects
 from data.images import normalise
-from models.detector import Detector, build_detector
+from models.building import build_detector
+from models.detector import Detector
 from models.experts import raw_score
 from models.pdn import pdn_small
 from scoring.calibration import ChannelMoments
