@@ -14,10 +14,11 @@ from data.fingerprints import fingerprint
 from evaluation.evaluation import evaluate, tell_unmeasured
 from evaluation.pictures import draw_cases
 from evaluation.tables import print_tables, tables, write_csv
-from models.detector import Detector, build_detector
+from models.detector import Detector
 from scoring.calibration import calibrate, decode_images
 from scoring.fitting import HeldOut, fit_statistics
 from scoring.good_images import GoodImages
+from training.beginning import begin
 from training.features import describe_training_images
 from training.loop import fit
 from training.preparation import NO_PENALTY, Prepared, prepare
@@ -25,6 +26,7 @@ from training.ready import ready_text
 from utils.commands import printable, resumable, run_command, say
 from utils.devices import seed_everything
 from utils.files import user_path
+from utils.ignoring import add_ignore_option
 from utils.labelling import add_labelling_options
 from utils.options import (
     Parser,
@@ -38,7 +40,7 @@ from utils.options import (
     image_size,
     resolved,
 )
-from utils.recipe import add_recipe_options, recipe_of
+from utils.recipe import add_recipe_options
 from utils.teachers import teacher_name
 from utils.version import project_version
 
@@ -56,6 +58,7 @@ def get_parser() -> Parser:
     add_labelling_options(parser)
     add_model_options(parser)
     add_experts_option(parser)
+    add_ignore_option(parser)
     group = parser.add_argument_group("training")
     group.add_argument(
         "--weights",
@@ -89,17 +92,12 @@ def train(prepared: Prepared, options: argparse.Namespace) -> None:
     if not run.images_file.exists():
         run.write_images(fingerprint(prepared.category, options.workers))
     seed_everything(options.seed)
-    what = (options.model, options.model_size, size, prepared.teacher, recipe_of(options))
-    detector = build_detector(*what, tuple(options.experts))
-    if prepared.bits:
-        detector.bits.fill_(prepared.bits)
-    compute.place(detector)
-    images, prepared.images = prepared.images.to(compute.device), None
+    detector, images = begin(prepared, options)
     features = describe_training_images(detector, images, compute, options.feature_memory)
     validation, held_out = [sample.image for sample in prepared.category.validation], None
     if detector.statistics:
         more, _ = decode_images(validation, size, options.workers, int(detector.bits))
-        good = GoodImages(detector, compute, [(images, features), (more, None)])
+        good = GoodImages(detector, compute, [(images, features), (detector.filled(more), None)])
         held_out = fit_statistics(detector, good)
     if detector.networks():
         if held_out and prepared.category.scored and not run.checkpoint_file.exists():

@@ -11,6 +11,7 @@ import sys
 from contextlib import ExitStack, closing
 from pathlib import Path
 
+from data.ignored import read_region
 from data.samples import InputError, noted, report_faults
 from prediction.inputs import Places, check_apart, check_results, find_images
 from prediction.output import Output, predict_files
@@ -19,6 +20,7 @@ from prediction.records import HEAD, Sink, csv_file, json_file, show
 from utils.commands import printable, run_command, say
 from utils.detectors import find_detector
 from utils.files import user_path
+from utils.ignoring import add_ignore_option
 from utils.interrupts import Interrupts
 from utils.options import (
     Parser,
@@ -61,6 +63,7 @@ def get_parser() -> Parser:
     text = "anomaly maps, float32 TIFF of the picture's size"
     group.add_argument("--maps", type=user_path, metavar="DIR", help=text)
     add_false_alarm_option(parser)
+    add_ignore_option(parser, ", beside what the detector ignores already")
     text = f"exit code {FOUND} when a picture is anomalous"
     parser.add_argument("--fail_on_anomaly", action="store_true", help=text)
     as_trained = "that of the training where the hardware can"
@@ -78,6 +81,9 @@ def prepare(options: argparse.Namespace, output: Output) -> Places:
     for option in ("maps", "pictures"):
         if folder := getattr(options, option):
             faults += check_apart(f"--{option}", folder, options.images)
+    if options.ignore:
+        with noted(faults):
+            read_region(options.ignore)
     places: Places = {}
     with noted(faults):
         places = find_images(options.images)
@@ -115,7 +121,7 @@ def main(options: argparse.Namespace) -> int:
     output = Output(options.maps, options.pictures)
     places = prepare(options, output)
     machine = ("device", "device_gpu", "precision", "compile", "scoring_batch_size")
-    chosen = {name: getattr(options, name) for name in (*machine, "false_alarm_rate")}
+    chosen = {name: getattr(options, name) for name in (*machine, "false_alarm_rate", "ignore")}
     predictor = load_detector(options.detector, **chosen)
     unreadable: dict[Path, str] = {}
     done = anomalous = 0

@@ -12,7 +12,8 @@ from benchmarks.timing import OURS, blocks, compared, repeated, time_blocks
 from data.catalog import find_root, read_category
 from data.images import Size, load_image, normalise
 from data.samples import InputError
-from models.detector import Detector, build_detector
+from models.building import build_detector
+from models.detector import Detector
 from scoring.scorer import Scorer
 from utils.devices import Compute, seed_everything
 from utils.options import dataset_path, image_size

@@ -15,7 +15,8 @@ from scipy.stats import binomtest
 from data.catalog import find_root, read_category
 from data.images import load_images, normalise
 from data.samples import GOOD, InputError
-from models.detector import Detector, build_detector
+from models.building import build_detector
+from models.detector import SIGHT, Detector
 from models.experts import COMBINED, STATISTICS, chosen
 from scoring.calibration import calibrate
 from scoring.fitting import fit_statistics
@@ -85,7 +86,7 @@ def refit(run: Run, trained: Trained, options: argparse.Namespace) -> list[dict]
     root = find_root(run.dataset, stored and Path(stored))
     category = read_category(run.dataset, root, run.subdataset, run.read_config()["seed"])
     paths = [sample.image for sample in (*category.train, *category.validation)]
-    images, rows = load_images(paths, trained.size, options.workers), []
+    images, rows = detector.filled(load_images(paths, trained.size, options.workers)), []
     own = [detector.teacher(normalise(chunk)) for chunk in images.split(CHUNK)]
     own = torch.cat(own).permute(0, 2, 3, 1)
     for count in [count for count in options.good_images if count < len(images)]:
@@ -110,8 +111,8 @@ def unfitted(trained: Trained) -> Detector:
     like, experts = trained.detector, chosen(STATISTICS, trained.detector.experts)
     what = (trained.about["model"], trained.about["model_size"], trained.size, like.teacher)
     fresh = build_detector(*what, experts=experts).eval()
-    fresh.teacher_mean.copy_(like.teacher_mean)
-    fresh.teacher_std.copy_(like.teacher_std)
+    for name in SIGHT:
+        setattr(fresh, name, getattr(like, name))
     return fresh
 
 
@@ -119,9 +120,10 @@ def scores_of(detector: Detector, features: torch.Tensor) -> np.ndarray:
     """Return the combined scores (N,) of the teacher's own features (N, h, w, C)."""
     found = []
     for chunk in features.split(CHUNK):
-        described = detector.normalise_features(chunk.permute(0, 3, 1, 2))
+        described = detector.settled(detector.normalise_features(chunk.permute(0, 3, 1, 2)))
         raw = {name: statistic(described) for name, statistic in detector.statistics.items()}
-        found.append(detector.scores({name: raw[name] for name in detector.experts})[COMBINED])
+        shown = detector.hidden({name: raw[name] for name in detector.experts})
+        found.append(detector.scores(shown)[COMBINED])
     return torch.cat(found).numpy()
 
 

@@ -16,7 +16,7 @@ from data.catalog import find_root, read_category
 from data.images import load_images
 from data.natural import Files, find_natural_images
 from data.samples import InputError
-from models.detector import build_detector
+from models.building import build_detector
 from models.recipe import PUBLISHED
 from training.features import describe_training_images
 from training.loop import batch_indices, jitter_changes, natural_batches

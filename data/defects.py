@@ -112,12 +112,21 @@ KINDS: dict[Callable, str] = {
 }
 
 
-def make_defects(images: torch.Tensor, least: int = 70, most: int = 140, seed: int = 0) -> Defects:
+def make_defects(
+    images: torch.Tensor,
+    ignored: torch.Tensor | None = None,
+    least: int = 70,
+    most: int = 140,
+    seed: int = 0,
+) -> Defects:
     """Make `least` to `most` defects, evenly spaced over good images, uint8 (N, 3, H, W).
 
-    All kinds are made as often; those that cannot be seen then are left out. The same images and
-    seed give the same defects.
+    All kinds are made as often; those that cannot be seen then are left out, and those of which
+    most pixels are `ignored`, bool (H, W) or empty. The same images and seed give the same defects.
     """
+    looked_at = np.ones(images.shape[-2:], bool)
+    if ignored is not None and ignored.numel():
+        looked_at = ~ignored.cpu().numpy()
     rng = np.random.default_rng(seed)
     number = min(max(len(images), least), most)
     makers = list(KINDS)
@@ -133,9 +142,10 @@ def make_defects(images: torch.Tensor, least: int = 70, most: int = 140, seed: i
         maker = makers[order[index]]
         defect = maker(image, other, rng)
         visible = np.abs(defect.astype(int) - image).max(2) > VISIBLE
-        if visible.any():
+        shown = visible & looked_at
+        if visible.any() and 2 * shown.sum() >= visible.sum():
             changed.append(torch.from_numpy(np.ascontiguousarray(defect.transpose(2, 0, 1))))
-            masks.append(torch.from_numpy(visible))
+            masks.append(torch.from_numpy(shown))
             kinds.append(KINDS[maker])
             sources.append(source)
     if not changed:  # images so small or so plain that nothing shows

@@ -6,7 +6,6 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from models.autoencoder import AUTOENCODERS, check_size
 from models.experts import (
     CALMEST,
     COMBINED,
@@ -18,6 +17,7 @@ from models.experts import (
     calibrate_map,
     chosen,
     combine,
+    hide,
     raw_score,
     rows,
     score_maps,
@@ -27,17 +27,20 @@ from models.experts import (
 )
 from models.gfencoder import Size
 from models.losses import hard_feature_loss, join_losses
-from models.pdn import PDNS, TEACHER_CHANNELS, output_side
+from models.pdn import TEACHER_CHANNELS, places_of
 from models.recipe import PUBLISHED, Recipe
-from models.statistics import Composition, Position
 
 # The buffer with the threshold on each expert's scores, and on the fused ones.
 THRESHOLDS = {name: f"{name}_threshold" for name in EXPERTS} | {COMBINED: "threshold"}
 # What detectors of earlier versions lack, and what holds for them: deep images were of 16 bits, and
-# neither thresholds of maps are known nor the scores that thresholds come from.
+# neither thresholds of maps are known nor the scores that thresholds come from, nor a mean image.
 LATER = {"bits": torch.tensor(16, dtype=torch.uint8), "good_scores": torch.empty(0, 0)}
+LATER |= {"ignored": torch.empty(0, 0, dtype=torch.bool)}
+LATER |= {"typical": torch.empty(3, 0, 0, dtype=torch.uint8)}
 UNKNOWN = ("map_threshold", *(THRESHOLDS[name] for name in NETWORKS))
 LATER |= {name: torch.tensor(float("nan")) for name in UNKNOWN}
+OF_PIXELS = ("ignored", "typical")  # buffers as large as images, or empty
+SIGHT = ("teacher_mean", "teacher_std", "bits", *OF_PIXELS)  # buffers by which images are seen
 
 
 class Detector(nn.Module):
@@ -45,10 +48,11 @@ class Detector(nn.Module):
 
     Student and autoencoder are there if one of them is among the `experts`. Its buffers are the
     teacher's channel mean and std, two quantiles of each expert's map, held-out good images' scores
-    and the thresholds by them, and the bits that images deeper than 8 bits are scaled from; with
-    statistics also theirs, and what brings the experts' scores to one scale. So `state_dict` is the
-    whole trained thing. Before calibration they change nothing. `recipe` is what training and
-    calibration go by; scoring needs none.
+    and the thresholds by them, and the bits that images deeper than 8 bits are scaled from; the
+    pixels that are `ignored`, bool (H, W), and the mean good image, uint8 (3, H, W), `typical` in
+    their place; with statistics also theirs, and what brings the experts' scores to one scale. So
+    `state_dict` is the whole trained thing. Before calibration they change nothing. `recipe` is
+    what training and calibration go by; scoring needs none.
     Source: EfficientAD (Batzner et al., WACV 2024); GLAE for its autoencoder.
     """
 
@@ -79,7 +83,8 @@ class Detector(nn.Module):
             self.register_buffer("errors", torch.ones(len(EXPERTS), 2))  # of scores, of maps
         self.register_buffer("map_threshold", torch.tensor(float("inf")))
         self.register_buffer("good_scores", torch.empty(len(self.rated), 0))  # each row rising
-        self.register_buffer("bits", LATER["bits"].clone())
+        for name in ("bits", *OF_PIXELS):
+            self.register_buffer(name, LATER[name].clone())
         self.folded = False  # the teacher's last layer normalises; see `for_scoring`
 
     def train(self, mode: bool = True) -> "Detector":
@@ -105,6 +110,37 @@ class Detector(nn.Module):
         """Return the names of all state that a detector without statistics lacks."""
         names = ("statistics.", *(f"{name}_" for name in STATISTICS), "scales", "errors")
         return [name for name in self.state_dict() if name.startswith(names)]
+
+    def ignore(self, pixels: torch.Tensor) -> None:
+        """Ignore pixels, bool (H, W) of what the detector sees, beside those that are already."""
+        if pixels.any():
+            pixels = pixels.to(self.ignored.device)
+            self.ignored = pixels | self.ignored if self.ignored.numel() else pixels
+
+    def filled(self, images: torch.Tensor) -> torch.Tensor:
+        """Return images, uint8 (N, 3, H, W), with the mean good image at ignored pixels.
+
+        So what lies there changes nothing, not even for the autoencoder, which sees all at once.
+        """
+        if not self.ignored.numel():
+            return images
+        ignored, typical = (t.to(images.device) for t in (self.ignored, self.typical))
+        return torch.where(ignored, typical, images)
+
+    def hidden(self, raw: Raw) -> Raw:
+        """Return raw maps, 0 at ignored places; but the composition's sums to its distance."""
+        return {n: m if n == "composition" else hide(m, self.ignored) for n, m in raw.items()}
+
+    def settled(self, features: torch.Tensor) -> torch.Tensor:
+        """Return features (N, C, h, w) for statistics: good images' mean ones at ignored places."""
+        if not self.ignored.numel() or "position" not in self.statistics:
+            return features
+        places = places_of(self.ignored, features.shape[-2:])
+        return self.statistics["position"].fill(features, places)
+
+    def looked_at(self, maps: torch.Tensor) -> torch.Tensor:
+        """Return the values of maps (N, 1, h, w) at all places that are not ignored, (n,)."""
+        return maps[..., ~places_of(self.ignored, maps.shape[-2:]).to(maps.device)].flatten()
 
     def describe(self, image: torch.Tensor) -> torch.Tensor:
         """Return the teacher's features, normalised over the training images.
@@ -199,14 +235,13 @@ class Detector(nn.Module):
         """Return a detector of this one's statistics alone, to be calibrated; it shares them."""
         experts = chosen(STATISTICS, self.experts)
         alone = Detector(self.teacher, None, None, self.recipe, dict(self.statistics), experts)
-        alone.teacher_mean.copy_(self.teacher_mean)
-        alone.teacher_std.copy_(self.teacher_std)
-        alone.bits.copy_(self.bits)
+        for name in SIGHT:
+            setattr(alone, name, getattr(self, name))
         return alone.to(self.teacher_mean.device).eval()
 
     @torch.no_grad()
     def distances(self, image: torch.Tensor) -> Raw:
-        """Return each expert's map before calibration, of normalised images (N, 3, H, W).
+        """Return each expert's map before calibration, of normalised images (N, 3, H, W), `filled`.
 
         (N, 1, h, w) float32: mean squared distances over the channels of the networks, squared
         Mahalanobis distances of places, and what places add to that of the image.
@@ -219,8 +254,9 @@ class Detector(nn.Module):
             reconstructed = self.autoencoder(image).float()
             off = (reconstructed - as_autoencoder).square()
             raw["autoencoder"] = off.mean(1, keepdim=True)
-        raw |= {name: statistic(features) for name, statistic in self.statistics.items()}
-        return {name: raw[name] for name in self.experts}
+        settled = self.settled(features)
+        raw |= {name: statistic(settled) for name, statistic in self.statistics.items()}
+        return self.hidden({name: raw[name] for name in self.experts})
 
     def calibrated(self, raw: Raw) -> dict[str, torch.Tensor]:
         """Return the anomaly maps that `distances` become by the calibrated quantiles.
@@ -230,10 +266,10 @@ class Detector(nn.Module):
         for the composition's, whose map may be negative. The published code pads the calibrated
         map, where 0 is more than nine in ten of them.
         """
-        maps = {
-            name: calibrate_map(whole(raw[name]), getattr(self, f"{name}_quantiles"))
-            for name in self.experts
-        }
+        maps = {}
+        for name in self.experts:
+            shown = whole(hide(raw[name], self.ignored))  # the composition's, too
+            maps[name] = calibrate_map(shown, getattr(self, f"{name}_quantiles"))
         return {COMBINED: combine(maps, self.errors if self.statistics else None)} | maps
 
     def scores(self, raw: Raw) -> dict[str, torch.Tensor]:
@@ -260,35 +296,3 @@ class Detector(nn.Module):
         raw = self.distances(image)
         maxima, maps = score_maps(self.calibrated(raw)[COMBINED], size)
         return self.scores(raw).get(COMBINED, maxima), maps
-
-
-def build_detector(
-    model: str,
-    model_size: str,
-    image_size: Size,
-    teacher: nn.Module | None = None,
-    recipe: Recipe = PUBLISHED,
-    experts: tuple[str, ...] = NETWORKS,
-) -> Detector:
-    """Build an untrained detector around `teacher` (or an empty one, to load a state_dict into).
-
-    Raises ValueError when `image_size` (height, width) does not suit `model`.
-    """
-    check_size(image_size, model)
-    build, autoencoder, student = PDNS[model_size], None, None
-    if chosen(NETWORKS, experts):
-        autoencoder = AUTOENCODERS[model](image_size, recipe.dropout)
-        student = build(2 * TEACHER_CHANNELS)
-    height, width = map(output_side, image_size)
-    makers = {"position": lambda: Position(height * width), "composition": Composition}
-    statistics = {name: makers[name]() for name in chosen(STATISTICS, experts)}
-    teacher = build() if teacher is None else teacher
-    return Detector(teacher, student, autoencoder, recipe, statistics, chosen(EXPERTS, experts))
-
-
-def empty_detector(
-    model: str, model_size: str, image_size: Size, experts: tuple[str, ...] = NETWORKS
-) -> Detector:
-    """Build a detector without memory for its tensors: to compare with, or to be given some."""
-    with torch.device("meta"):
-        return build_detector(model, model_size, image_size, experts=experts)

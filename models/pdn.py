@@ -5,10 +5,12 @@ A PDN describes every 33 x 33 patch of an image by a vector. Both sizes are plai
 published teacher files.
 """
 
+import torch
 from torch import nn
 
 TEACHER_CHANNELS = 384
 PATCH = 33  # pixels: the receptive field of one output vector
+STRIDE = 4  # pixels from one output to the next
 
 
 def pdn_small(out_channels: int = TEACHER_CHANNELS, padding: bool = False) -> nn.Sequential:
@@ -61,3 +63,19 @@ def output_side(side: int) -> int:
     network is output i + 4 of the padded one: both describe the same patch.
     """
     return ((side - 3) // 2 - 3) // 2 - 5
+
+
+def places_of(pixels: torch.Tensor, size: tuple[int, int]) -> torch.Tensor:
+    """Return which of the unpadded PDN's outputs, bool (h, w), have their centre among pixels.
+
+    `pixels` are bool (H, W), of the input, or empty, which is none; `size` is (h, w).
+    """
+    if not pixels.numel():
+        return pixels.new_zeros(size)
+    return pixels[PATCH // 2 :: STRIDE, PATCH // 2 :: STRIDE][: size[0], : size[1]]
+
+
+def covers(pixels: torch.Tensor) -> bool:
+    """Tell whether every output has its centre among pixels, see `places_of`."""
+    height, width = map(output_side, pixels.shape)
+    return bool(pixels.numel()) and bool(places_of(pixels, (height, width)).all())

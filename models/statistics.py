@@ -82,6 +82,10 @@ class Position(nn.Module):
         fit.store(moments)
         return fit
 
+    def fill(self, features: torch.Tensor, places: torch.Tensor) -> torch.Tensor:
+        """Return features (N, C, h, w) with good images' mean ones at `places`, bool (h, w)."""
+        return torch.where(places, self.mean.mT.view(1, -1, *places.shape), features)
+
     def factors(self, own: bool) -> Factors:
         """Return what turns a feature less its place's mean into one of covariance 1.
 

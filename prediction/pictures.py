@@ -14,6 +14,7 @@ LEAST, MOST = 480, 1600  # pixels of a picture's longer side, to be read and to 
 STRONGEST = 0.6  # part of the heat's colour where it is full, so that the image shows through
 FULL = 2.0  # times the map's threshold: there the colours end
 BAR = 256  # levels
+HATCH = 64  # grey levels that the stripes of a hatching differ by
 CONTOUR = (0, 255, 255)  # cyan, which no colour of the heat is
 
 
@@ -31,6 +32,8 @@ def draw(image: Image.Image, prediction: Prediction) -> Image.Image:
     contours, _ = cv2.findContours(above, cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE)
     line = max(1, round(max(shown) / 400))
     cv2.drawContours(drawn, contours, -1, CONTOUR, line)
+    if prediction.ignored is not None:
+        drawn = hatched(drawn, prediction.ignored, 4 * line)
     return framed(drawn, words(prediction), threshold)
 
 
@@ -40,6 +43,18 @@ def blended(image: np.ndarray, anomaly_map: np.ndarray, threshold: float) -> np.
     part = STRONGEST * np.clip(anomaly_map / full, 0, 1)[..., None]
     mixed = image * (1 - part) + heat(anomaly_map, threshold) * part
     return np.ascontiguousarray(mixed.round().astype(np.uint8))
+
+
+def hatched(drawn: np.ndarray, ignored: np.ndarray, stripe: int) -> np.ndarray:
+    """Hatch what nobody looked at in a picture (H, W, 3), with stripes of so many pixels.
+
+    `ignored` is bool, of any size.
+    """
+    height, width = drawn.shape[:2]
+    pixels = cv2.resize(ignored.view(np.uint8), (width, height), interpolation=cv2.INTER_NEAREST)
+    stripes = np.add(*np.ogrid[:height, :width]) // stripe % 2
+    pale = drawn // 2 + (HATCH * stripes)[..., None].astype(np.uint8)
+    return np.where(pixels[..., None] > 0, pale, drawn)
 
 
 def words(prediction: Prediction) -> str:

@@ -21,6 +21,7 @@ from scoring.stream import Scored, score_files
 from scoring.thresholds import is_anomalous, map_threshold, p_values, set_thresholds
 from utils.detectors import Trained, find_detector, read_detector
 from utils.devices import Compute, as_trained, pick_compute, synchronise
+from utils.ignoring import ignore_more
 
 Picture = str | Path | Image.Image | np.ndarray  # an array is uint8 (H, W, 3), RGB
 
@@ -49,6 +50,7 @@ class Prediction:
     map_threshold: float
     experts: dict[str, float]  # each expert's own score
     seconds: float  # that the detector took, without decoding
+    ignored: np.ndarray | None = None  # bool, of what the detector sees; None where nothing is
 
     @property
     def verdict(self) -> str:
@@ -70,7 +72,7 @@ class Predictor:
     """A detector that was read from its file, and how it is to compute.
 
     `false_alarm_rate` is the one that its thresholds keep, None for a detector of an earlier
-    version.
+    version, or of another region to ignore.
     """
 
     def __init__(self, trained: Trained, compute: Compute, rate: float | None, source: str):
@@ -79,6 +81,8 @@ class Predictor:
         self.false_alarm_rate = rate and set_thresholds(trained.detector, rate, source)
         self.threshold = trained.detector.threshold.item()
         self.map_threshold = map_threshold(trained.detector)
+        ignored = trained.detector.ignored.cpu().numpy()
+        self.ignored = ignored if ignored.size else None
         self.scorer = Scorer(trained.detector, compute)
         self.detector = self.scorer.detector
         self.detector.good_scores = self.detector.good_scores.cpu()  # verdicts wait for no GPU
@@ -151,6 +155,7 @@ class Predictor:
             self.map_threshold,
             {name: own for name, own in scored.scores.items() if name != SCORE},
             scored.seconds,
+            self.ignored,
         )
 
 
@@ -160,13 +165,15 @@ def load_detector(
     precision: str = "auto",
     false_alarm_rate: float | None = None,
     scoring_batch_size: int | None = None,
+    ignore: str | Path | None = None,
     **more,
 ) -> Predictor:
     """Read a detector: its file, a run's folder, or an output folder with one run.
 
     `device` and `precision` as in the options of predict.py, whose defaults are the same, as
-    `scoring_batch_size`, images at once, and `more` of them. Raises InputError when the detector
-    cannot be read, or the machine lacks what is asked for.
+    `scoring_batch_size`, images at once, `ignore`, a picture that is white where nobody is to look,
+    and `more` of them. Raises InputError when the detector or that picture cannot be read, or the
+    machine lacks what is asked for.
     """
     if false_alarm_rate is not None and not 0 < false_alarm_rate < 1:
         raise InputError(f"false_alarm_rate must be above 0 and below 1, not {false_alarm_rate}")
@@ -174,5 +181,9 @@ def load_detector(
     asked = argparse.Namespace(**{"device_gpu": None, "compile": "auto"} | own | more)
     compute, file = pick_compute(asked), find_detector(Path(path))
     trained = read_detector(file, compute.device)
+    more_ignored = ignore is not None and ignore_more(trained, Path(ignore), file)
     compute = as_trained(compute, precision, trained.precision)
-    return Predictor(trained, compute, false_alarm_rate, str(file))
+    predictor = Predictor(trained, compute, false_alarm_rate, str(file))
+    if more_ignored:
+        predictor.false_alarm_rate = None
+    return predictor

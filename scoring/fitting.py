@@ -40,15 +40,19 @@ def fit_statistics(detector: Detector, good: GoodImages) -> HeldOut:
         warnings.warn(text, stacklevel=2)
     numbers = fold_numbers(len(images))
     fits = fit_folds(good, numbers)
-    maps = held_out_maps(fits, numbers, good.chunks("held-out maps"))
-    defects = make_defects(images)
+    maps = detector.hidden(held_out_maps(fits, numbers, good.chunks("held-out maps")))
+    defects = make_defects(images, detector.ignored)
     starts = range(0, len(defects.images), CHUNK)
+    parts = (defects.images[start : start + CHUNK] for start in starts)
     chunks = (
-        (start, described(detector, defects.images[start : start + CHUNK], good.compute))
-        for start in starts
+        (start, detector.settled(described(detector, part, good.compute)))
+        for start, part in zip(starts, parts, strict=True)
     )
-    made = held_out_maps(fits, numbers[defects.sources], chunks)
-    errors = {name: errors_of(name, maps[name], made.get(name), defects) for name in maps}
+    made = detector.hidden(held_out_maps(fits, numbers[defects.sources], chunks))
+    errors = {
+        name: errors_of(name, maps[name], made.get(name), defects, detector.ignored)
+        for name in maps
+    }
     way = min((OWN, SHARED), key=lambda name: errors[name][0])
     fits[-1].position.own.fill_(way == OWN)
     found = {"position": way, "composition": "composition"}
@@ -61,13 +65,18 @@ def fit_statistics(detector: Detector, good: GoodImages) -> HeldOut:
 
 
 def errors_of(
-    name: str, good: torch.Tensor, made: torch.Tensor | None, defects: Defects
+    name: str,
+    good: torch.Tensor,
+    made: torch.Tensor | None,
+    defects: Defects,
+    ignored: torch.Tensor,
 ) -> tuple[float, float]:
     """Return an expert's errors on made defects, of scores and of maps, from raw maps.
 
-    `good` are held-out good images' (N, 1, h, w), `made` those of the `defects`, None without any.
+    `good` are held-out good images' (N, 1, h, w), `made` those of the `defects`, None without any,
+    `ignored` the detector's.
     """
     if made is None:
         return 0.5, 0.5
     error = score_error(raw_score(name, good), raw_score(name, made), defects.kinds)
-    return error, map_error(made, defects, len(good))
+    return error, map_error(made, defects, len(good), ignored)

@@ -30,13 +30,14 @@ class GoodImages:
         """All images together, on the CPU."""
         return torch.cat([images.cpu() for images, _ in self.parts])
 
-    def chunks(self, what: str) -> Iterator[tuple[int, torch.Tensor]]:
+    def chunks(self, what: str, settled: bool = True) -> Iterator[tuple[int, torch.Tensor]]:
         """Yield each chunk's first index and its normalised features (n, C, h, w).
 
-        `what` is done with them, for the bar.
+        `what` is done with them, for the bar; `settled` as `Detector.settled`, for statistics.
         """
         number = sum(-(-len(images) // CHUNK) for images, _ in self.parts)
-        return progress(what, number, "chunk", self._chunks())
+        for first, features in progress(what, number, "chunk", self._chunks()):
+            yield first, self.detector.settled(features) if settled else features
 
     def _chunks(self) -> Iterator[tuple[int, torch.Tensor]]:
         first = 0
@@ -57,6 +58,6 @@ def described(detector: Detector, images: torch.Tensor, compute: Compute) -> tor
     found = []
     for batch in images.split(BATCH_SIZE):
         with compute.autocast():
-            own = detector.teacher(normalise(batch.to(compute.device)))
+            own = detector.teacher(normalise(detector.filled(batch.to(compute.device))))
         found.append(detector.normalise_features(own))
     return torch.cat(found)

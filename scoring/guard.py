@@ -5,6 +5,7 @@ from torch.nn import functional as F
 
 from data.defects import LOGICAL, STRUCTURAL, Defects
 from models.experts import MAP_PADDING
+from models.pdn import places_of
 
 COVERED = 0.3  # of a place's pixels must be changed for it to count as defective
 
@@ -23,20 +24,21 @@ def score_error(good: torch.Tensor, made: torch.Tensor, kinds: list[str]) -> flo
     return smoothed(areas, len(good))
 
 
-def map_error(maps: torch.Tensor, defects: Defects, good: int) -> float:
+def map_error(maps: torch.Tensor, defects: Defects, good: int, ignored: torch.Tensor) -> float:
     """Return how often an expert's map is higher at a sound place than at a defective one.
 
     `maps` are the raw ones (m, 1, h, w) of the defects' images, `good` the number of good images
-    that the expert was calibrated on.
+    that the expert was calibrated on. Places that are `ignored`, see `places_of`, are neither.
     """
     _, _, h, w = maps.shape
     size = (h + 2 * MAP_PADDING, w + 2 * MAP_PADDING)
     changed = F.interpolate(defects.masks[:, None].float(), size, mode="area")
     described = slice(MAP_PADDING, -MAP_PADDING)
-    inside = changed[..., described, described] > COVERED
+    looked_at = ~places_of(ignored, (h, w)).to(maps.device)
+    inside = (changed[..., described, described] > COVERED) & looked_at
     seen = inside.flatten(1).any(1)
-    defective, sound = maps[inside], maps[seen][~inside[seen]]
-    return smoothed([area(sound, defective)] if seen.any() else [], good)
+    defective, sound = maps[inside], maps[seen][(~inside & looked_at)[seen]]
+    return smoothed([area(sound, defective)] if len(defective) and len(sound) else [], good)
 
 
 def area(low: torch.Tensor, high: torch.Tensor) -> float:

@@ -13,7 +13,8 @@ import tifffile
 import torch
 from PIL import Image
 
-from models.detector import Detector, build_detector
+from models.building import build_detector
+from models.detector import Detector
 from models.pdn import pdn_small
 
 REPOSITORY = Path(__file__).resolve().parents[1]

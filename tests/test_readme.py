@@ -32,6 +32,7 @@ from tests.conftest import (
     make_product,
     make_visa,
     picture,
+    stain_mask,
 )
 from utils.recipe import recipe_values
 
@@ -111,6 +112,7 @@ def home(tmp_path) -> Path:
     picture(np.random.default_rng(8), stain=False).save(home / "more_good" / "b.png")
     for name in ("a.png", "new_images/a.jpg"):
         picture(np.random.default_rng(7), stain=True).save(home / name)
+    stain_mask().save(home / "region.png")
     fill(home / "path" / "imagenet" / "n0", 4)
     fill(home / "path" / "sorted" / "bolt" / "ok", 6)
     fill(home / "path" / "sorted" / "bolt" / "ok_test", 2)

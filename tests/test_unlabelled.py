@@ -203,7 +203,7 @@ def test_the_names_can_be_stored_and_read_again(tmp_path):
 
 def test_maps_of_unlabelled_pictures_need_room(copied, monkeypatch):
     from data.catalog import read_category
-    from models.detector import empty_detector
+    from models.building import empty_detector
 
     detector = empty_detector("glae", "small", (64, 64))
     run = Run(copied / "none", "folder", "bolt")

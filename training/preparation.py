@@ -19,11 +19,13 @@ from data.images import image_size as size_of
 from data.natural import Files, find_natural_images, require_readable, some_members
 from data.samples import Category, InputError, noted, report_faults
 from data.shards import Shards
-from models.detector import Detector, empty_detector
+from models.building import empty_detector
+from models.detector import Detector
 from models.experts import EXPERTS, NETWORKS
 from training.checkpoints import check_checkpoint, checkpoint_tensors
 from training.reading import read_images
 from utils.devices import Compute, pick_compute
+from utils.ignoring import settle_ignored
 from utils.labelling import labelling_of
 from utils.options import (
     MAY_CHANGE,
@@ -62,7 +64,8 @@ def check(options: argparse.Namespace) -> None:
 class Prepared:
     """What a run needs, found to be there. `images` are for training, uint8 (N, 3, H, W).
 
-    `bits` is the depth of those deeper than 8 bits, None if none is or if they were not read.
+    `bits` is the depth of those deeper than 8 bits, None if none is or if they were not read;
+    `ignored` tells which pixels nobody is to look at, bool (H, W), None if all are looked at.
     """
 
     run: Run
@@ -72,6 +75,7 @@ class Prepared:
     natural: Files | Shards | None
     images: torch.Tensor | None
     bits: int | None
+    ignored: torch.Tensor | None
 
 
 def get_teacher(options: argparse.Namespace) -> nn.Module:
@@ -108,8 +112,7 @@ def prepare(options: argparse.Namespace, locks: ExitStack) -> Prepared:
     Raises one InputError with every fault of all that.
     """
     faults: list[str] = []
-    compute = teacher = category = natural = images = None
-    bits = None
+    compute = teacher = category = natural = images = bits = ignored = None
     with noted(faults):
         check(options)
     sound = not faults  # so that networks and images of that size can be made
@@ -121,6 +124,8 @@ def prepare(options: argparse.Namespace, locks: ExitStack) -> Prepared:
         if options.imagenet_train_path:
             natural = find_natural_images(options.imagenet_train_path)
             require_readable(some_members(natural), "images")
+    with noted(faults):
+        ignored = settle_ignored(options)
     with noted(faults):
         category = get_category(options)
     run = Run(options.output_dir, options.dataset, category.name if category else NO_NAME)
@@ -144,7 +149,7 @@ def prepare(options: argparse.Namespace, locks: ExitStack) -> Prepared:
         images, bits, unfit = read_images(category, kept, options.workers)
         faults += unfit
     report_faults(faults)
-    return Prepared(run, compute, teacher, category, natural, images, bits)
+    return Prepared(run, compute, teacher, category, natural, images, bits, ignored)
 
 
 def recognise(run: Run, category: Category, options: argparse.Namespace) -> Category:

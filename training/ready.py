@@ -11,13 +11,14 @@ from utils.recipe import recipe_of, recipe_text
 
 
 def ready_text(prepared: Prepared, options: argparse.Namespace) -> str:
-    """Return the images, the recipe, and what thresholds will promise, a line each."""
+    """Return the images, what is ignored, the recipe, and what thresholds promise, a line each."""
     category, number = prepared.category, len(prepared.category.validation)
     if not chosen(NETWORKS, tuple(options.experts)):  # then every good image is held out once
         number += len(category.train)
+    ignored = f"ignored: {options.ignored}\n" if options.ignored else ""
     depth = f" of {prepared.bits} bits" * (prepared.bits not in (None, 8))
     return (
         f"ready: {printable(summary(category))}{depth}\n"
-        f"recipe: {recipe_text(recipe_of(options))}\n"
+        f"{ignored}recipe: {recipe_text(recipe_of(options))}\n"
         f"thresholds: {promise(number, options.false_alarm_rate)}"
     )

@@ -13,9 +13,11 @@ from data.depth import DEPTHS
 from data.fingerprints import HASH_LENGTH
 from data.images import PREPROCESSING
 from data.samples import InputError
-from models.detector import LATER, Detector, empty_detector
+from models.building import empty_detector
+from models.detector import LATER, OF_PIXELS, Detector
 from models.experts import EXPERTS, NETWORKS, chosen
 from models.gfencoder import Size
+from models.pdn import covers
 from utils.devices import PRECISIONS
 from utils.files import DAMAGED, read_about, read_tensors, save_tensors, written_aside
 from utils.version import project_version
@@ -42,6 +44,7 @@ def save_detector(detector: Detector, path: Path, about: dict) -> None:
     """
     own = {"experts": list(detector.experts), "good_images": detector.good_scores.shape[1]}
     own |= {"false_alarm_rate": detector.recipe.false_alarm_rate}
+    own |= {name: bool(getattr(detector, name).numel()) for name in OF_PIXELS}
     own |= {"preprocessing": PREPROCESSING, "version": project_version()}
     save_tensors(detector.state_dict(), path, about | own)
 
@@ -49,8 +52,9 @@ def save_detector(detector: Detector, path: Path, about: dict) -> None:
 def read_detector(path: Path, device: torch.device) -> Trained:
     """Read a detector in evaluation mode.
 
-    The thresholds of single maps are nan, and there are no good images' scores, when it is of a
-    version that had none. Raises InputError when the file is missing, damaged, or not one of ours.
+    The thresholds of single maps are nan, and there are no good images' scores and no mean image,
+    when it is of a version that had none. Raises InputError when the file is missing, damaged, or
+    not one of ours.
     """
     try:
         about = read_about(path)
@@ -129,6 +133,9 @@ def built_as(about: dict, size: Size) -> Detector:
     if not 0 <= number <= MOST_GOOD:
         raise ValueError(f"it was calibrated on {number} images")
     detector.good_scores = torch.empty(len(detector.rated), number, device="meta")
+    for name in (name for name in OF_PIXELS if about.get(name)):
+        empty = getattr(detector, name)
+        setattr(detector, name, empty.new_empty((*empty.shape[:-2], *size)))
     return detector
 
 
@@ -147,6 +154,8 @@ def check_state(detector: Detector) -> None:
         raise ValueError("a weight is not a finite number")
     if int(detector.bits) not in DEPTHS:
         raise ValueError(f"{int(detector.bits)} bits are no depth of images")
+    if detector.ignored.numel() and (covers(detector.ignored) or not detector.typical.numel()):
+        raise ValueError("it ignores all of an image, or has nothing to put in its place")
     good = detector.good_scores
     if not (good.isfinite().all() and (good.diff() >= 0).all()):
         raise ValueError("its good images' scores do not rise")

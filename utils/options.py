@@ -25,6 +25,7 @@ FLAGS = ("resume", "overwrite", "check", "debug")  # of one invocation: never st
 MAY_CHANGE = {"workers", "device", "device_gpu", "output_dir", "weights", "imagenet_train_path"}
 MAY_CHANGE |= {"compile", "scoring_batch_size", "feature_memory", "checkpoint_every"}
 MAY_CHANGE |= {"unlabelled", "labelled"}
+MAY_CHANGE |= {"ignore"}  # but not "ignored", which says what is in that file
 MAY_CHANGE |= {dataset.option for dataset in DATASETS.values()}
 
 

@@ -19,7 +19,7 @@ from utils.options import FLAGS, Parser
 
 CONFIGS = Path(__file__).resolve().parent.parent / "configs"
 NOT_PRESET = (*FLAGS, "config", "help")
-INFORMATION = ("version",)  # what a run stores beside its options
+INFORMATION = ("version", "ignored")  # what a run stores beside its options
 # What a former version stored with its runs, and is no option any more.
 RETIRED = {("memory_format", "channels_last"), ("memory_format", "channels_first")}
 RETIRED |= {("compile", "inductor")}

@@ -41,9 +41,9 @@ def recipe_values(recipe: Recipe) -> dict[str, float | list[float]]:
 def with_recipe(config: Mapping) -> dict:
     """Return a run's stored options; one of an earlier version was of the published recipe.
 
-    And its experts were the networks.
+    And its experts were the networks, which looked everywhere.
     """
-    return {**recipe_values(PUBLISHED), "experts": [*NETWORKS], **config}
+    return {**recipe_values(PUBLISHED), "experts": [*NETWORKS], "ignored": None, **config}
 
 
 def recipe_of(options: argparse.Namespace) -> Recipe:

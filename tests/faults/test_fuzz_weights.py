@@ -8,7 +8,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from models.detector import build_detector
+from models.building import build_detector
 from models.experts import EXPERTS, NETWORKS, STATISTICS
 from models.pdn import pdn_small
 from tests.faults.fuzzing import changed, fuzz, rewriting

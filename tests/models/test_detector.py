@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from models.detector import build_detector
+from models.building import build_detector
 from models.gfencoder import GFEBlock
 from models.losses import hard_feature_loss
 from models.pdn import pdn_small
@@ -236,6 +236,8 @@ def test_trained_state_lies_in_buffers(detector):
         "bits": (),
         "map_threshold": (),
         "good_scores": (3, 0),  # combined, student and autoencoder; of no image yet
+        "ignored": (0, 0),  # bool (H, W) where something is
+        "typical": (3, 0, 0),  # uint8 (3, H, W) when there are images
         "student_threshold": (),
         "autoencoder_threshold": (),
     }

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from models.detector import build_detector
+from models.building import build_detector
 from models.experts import CALMEST, EXPERTS, chosen, combine, raw_score, standardised, weighted
 
 

@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 from models.autoencoder import AUTOENCODERS, smallest_side
-from models.detector import build_detector
+from models.building import build_detector
 from models.gfencoder import GFEBlock
 from models.pdn import PDNS, output_side
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from models.detector import build_detector
+from models.building import build_detector
 from models.losses import hard_feature_loss
 from models.recipe import PUBLISHED, Recipe
 

@@ -1,5 +1,6 @@
 """Pictures of predictions: colours and contours of maps that are made by hand."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -60,6 +61,18 @@ def test_the_verdict_is_in_words():
     calm = prediction(spot(), None, anomalous=False)
     assert words(prediction(spot())) == "anomalous: score 3.25 > 1.5, p = 0.010"
     assert words(calm) == "good: score 3.25 <= 1.5"
+
+
+def test_what_nobody_looked_at_is_hatched_at_any_size_of_the_picture():
+    ignored = np.zeros((32, 64), bool)
+    ignored[8:16, 16:48] = True
+    calm, shown = prediction(np.zeros((500, 1000), np.float32)), Image.new("RGB", (1000, 500), GREY)
+    plain = np.asarray(draw(shown, calm))
+    hatched = np.asarray(draw(shown, replace(calm, ignored=ignored)))
+    top, inside = plain.shape[0] - 500, np.zeros(plain.shape[:2], bool)
+    inside[top + 125 : top + 250, 250:750] = True
+    assert (hatched[~inside] == plain[~inside]).all()
+    assert {tuple(pixel) for pixel in hatched[inside]} == {(45, 75, 105), (109, 139, 169)}
 
 
 def test_a_map_of_any_numbers_can_be_drawn():

@@ -9,7 +9,8 @@ import torch
 
 from data.defects import LOGICAL, STRUCTURAL, Defects
 from data.images import normalise
-from models.detector import Detector, build_detector
+from models.building import build_detector
+from models.detector import Detector
 from models.experts import raw_score
 from models.pdn import pdn_small
 from scoring.calibration import ChannelMoments
@@ -22,6 +23,7 @@ from utils.devices import Compute
 SIZE = (64, 80)  # height, width of the images, in pixels
 MAP = (8, 12)  # of their maps
 CPU = Compute(torch.device("cpu"))
+NOTHING = torch.empty(0, 0, dtype=torch.bool)  # is ignored
 NAMES = (OWN, SHARED, "composition")
 
 
@@ -276,5 +278,6 @@ def test_the_error_of_maps_is_that_of_places_worked_by_hand():
     maps[1:] *= 100
     defects = made_with((8, 10, 10, 11), (8, 9, 10, 11), (0, 6, 0, 6))
     wrong = 1 / 5  # of all pairs: 6 is above the defective place's 5
-    assert map_error(maps, defects, 9) == pytest.approx((wrong * 9 + 0.5) / 10)
-    assert map_error(maps[1:], made_with((8, 9, 10, 11), (0, 6, 0, 6)), 9) == pytest.approx(0.5)
+    assert map_error(maps, defects, 9, NOTHING) == pytest.approx((wrong * 9 + 0.5) / 10)
+    covering = made_with((8, 9, 10, 11), (0, 6, 0, 6))
+    assert map_error(maps[1:], covering, 9, NOTHING) == pytest.approx(0.5)

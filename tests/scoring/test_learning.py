@@ -5,7 +5,8 @@ import pytest
 import torch
 
 from data.images import normalise
-from models.detector import Detector, build_detector
+from models.building import build_detector
+from models.detector import Detector
 from models.experts import COMBINED, MAP_PADDING, STATISTICS
 from models.pdn import pdn_small
 from models.statistics import EVERY

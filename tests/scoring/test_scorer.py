@@ -8,7 +8,7 @@ import torch
 from data.catalog import read_category
 from data.images import normalise
 from evaluation import maps
-from models.detector import build_detector
+from models.building import build_detector
 from scoring import scorer as scoring
 from scoring import stream
 from scoring.scorer import Scorer

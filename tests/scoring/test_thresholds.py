@@ -7,7 +7,8 @@ import pytest
 import torch
 
 from data.samples import InputError
-from models.detector import Detector, build_detector
+from models.building import build_detector
+from models.detector import Detector
 from models.experts import COMBINED
 from scoring.thresholds import keep_good_scores, map_threshold, p_values, set_thresholds
 from utils.recipe import recipe_values

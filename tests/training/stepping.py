@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from data.images import draw_jitter
-from models.detector import build_detector
+from models.building import build_detector
 from models.pdn import PDNS
 from training.features import describe_training_images
 from training.loop import batch_indices

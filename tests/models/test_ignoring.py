@@ -1,0 +1,96 @@
+"""What a detector ignores: places by their centres, filled images, maps that are calm there."""
+
+import pytest
+import torch
+
+from models.experts import COMBINED
+from models.pdn import PDNS, covers, output_side, places_of
+from scoring.scorer import look
+from tests.conftest import disagreeing_detector
+
+SIZE = (72, 90)  # height, width, of which the last rows and columns reach no output
+PLACES = tuple(map(output_side, SIZE))
+
+
+def noise(seed: int, number: int = 2) -> torch.Tensor:
+    generator = torch.Generator().manual_seed(seed)
+    return torch.randint(0, 256, (number, 3, *SIZE), dtype=torch.uint8, generator=generator)
+
+
+@pytest.fixture
+def ignored() -> torch.Tensor:
+    pixels = torch.zeros(SIZE, dtype=torch.bool)
+    pixels[20:50, 30:] = True
+    return pixels
+
+
+@pytest.fixture(params=["glae", "efficientad"])
+def detector(request, ignored):
+    detector = disagreeing_detector(request.param, SIZE).eval()
+    detector.typical = noise(9, 1)[0]
+    detector.ignore(ignored)
+    return detector
+
+
+@pytest.mark.parametrize("size", PDNS)
+def test_a_place_is_the_pixel_in_the_middle_of_those_that_its_output_depends_on(size):
+    pdn = PDNS[size]().double()
+    for row, column in ((0, 0), (PLACES[0] - 1, PLACES[1] - 1), (1, 3)):
+        image = torch.rand(1, 3, *SIZE, dtype=torch.float64, requires_grad=True)
+        pdn(image)[0, :, row, column].square().sum().backward()
+        centre = image.grad[0].abs().sum(0).nonzero().double().aminmax(dim=0)
+        pixels = torch.zeros(SIZE, dtype=torch.bool)
+        pixels[tuple(((centre.min + centre.max) / 2).long())] = True
+        assert places_of(pixels, PLACES).nonzero().tolist() == [[row, column]]
+
+
+@torch.no_grad()
+def test_what_lies_in_the_region_changes_nothing_bit_for_bit(detector, ignored):
+    image = noise(0)
+    found, again = look(detector, image), look(detector, torch.where(ignored, noise(1), image))
+    other = look(detector, torch.where(ignored, image, noise(1)))
+    for name, shown in found.maps.items():
+        assert torch.equal(again.maps[name], shown)
+        assert torch.equal(again.raw.get(name, shown), found.raw.get(name, shown))
+        assert not torch.equal(other.maps[name], shown)
+
+
+@torch.no_grad()
+def test_maps_are_as_calm_there_as_in_their_frame_and_elsewhere_those_of_the_filled_image(
+    detector, ignored
+):
+    image, places = noise(0), places_of(ignored, PLACES)
+    combined = look(detector, image).maps[COMBINED]
+    inside, frame = combined[..., 4:-4, 4:-4], combined[0, 0, 0, 0]
+    assert 0 < places.sum() < places.numel()
+    assert (inside[..., places] == frame).all()
+    assert (inside[..., ~places] > frame).all()
+    assert torch.equal(detector.looked_at(inside), inside[..., ~places].flatten())
+    filled = detector.filled(image)
+    assert torch.equal(filled[..., ~ignored], image[..., ~ignored])
+    assert torch.equal(filled[..., ignored], detector.typical[:, ignored].expand(2, 3, -1))
+    detector.ignored = detector.ignored[:0, :0]
+    assert torch.equal(detector.filled(image), image)
+    plain = look(detector, filled).maps[COMBINED][..., 4:-4, 4:-4]
+    assert torch.equal(plain[..., ~places], inside[..., ~places])
+    assert (plain[..., places] > inside[..., places]).all()
+
+
+def test_regions_add_up_and_an_empty_one_adds_nothing(detector, ignored):
+    detector.ignore(torch.zeros(SIZE, dtype=torch.bool))
+    assert torch.equal(detector.ignored, ignored)
+    more = ignored.flip(0)
+    detector.ignore(more)
+    assert torch.equal(detector.ignored, ignored | more)
+    untouched = disagreeing_detector("glae", SIZE)
+    untouched.ignore(torch.zeros(SIZE, dtype=torch.bool))
+    assert not untouched.ignored.numel()
+
+
+def test_all_is_covered_where_no_place_is_left_though_pixels_are():
+    pixels = torch.zeros(SIZE, dtype=torch.bool)
+    assert not covers(pixels[:0, :0])
+    pixels[16:, 16:] = True
+    assert covers(pixels)
+    pixels[16, 20] = False
+    assert not covers(pixels)
