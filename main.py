@@ -97,7 +97,8 @@ def train(prepared: Prepared, options: argparse.Namespace) -> None:
     validation, held_out = [sample.image for sample in prepared.category.validation], None
     if detector.statistics:
         more, _ = decode_images(validation, size, options.workers, int(detector.bits))
-        good = GoodImages(detector, compute, [(images, features), (detector.filled(more), None)])
+        parts = [(images, features), (detector.view.filled(more), None)]
+        good = GoodImages(detector, compute, parts)
         held_out = fit_statistics(detector, good)
     if detector.networks():
         if held_out and prepared.category.scored and not run.checkpoint_file.exists():

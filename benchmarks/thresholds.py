@@ -16,7 +16,7 @@ from data.catalog import find_root, read_category
 from data.images import load_images, normalise
 from data.samples import GOOD, InputError
 from models.building import build_detector
-from models.detector import SIGHT, Detector
+from models.detector import SEEN_BY, Detector
 from models.experts import COMBINED, STATISTICS, chosen
 from scoring.calibration import calibrate
 from scoring.fitting import fit_statistics
@@ -86,7 +86,7 @@ def refit(run: Run, trained: Trained, options: argparse.Namespace) -> list[dict]
     root = find_root(run.dataset, stored and Path(stored))
     category = read_category(run.dataset, root, run.subdataset, run.read_config()["seed"])
     paths = [sample.image for sample in (*category.train, *category.validation)]
-    images, rows = detector.filled(load_images(paths, trained.size, options.workers)), []
+    images, rows = detector.view.filled(load_images(paths, trained.size, options.workers)), []
     own = [detector.teacher(normalise(chunk)) for chunk in images.split(CHUNK)]
     own = torch.cat(own).permute(0, 2, 3, 1)
     for count in [count for count in options.good_images if count < len(images)]:
@@ -111,7 +111,7 @@ def unfitted(trained: Trained) -> Detector:
     like, experts = trained.detector, chosen(STATISTICS, trained.detector.experts)
     what = (trained.about["model"], trained.about["model_size"], trained.size, like.teacher)
     fresh = build_detector(*what, experts=experts).eval()
-    for name in SIGHT:
+    for name in SEEN_BY:
         setattr(fresh, name, getattr(like, name))
     return fresh
 

@@ -17,7 +17,6 @@ from models.experts import (
     calibrate_map,
     chosen,
     combine,
-    hide,
     raw_score,
     rows,
     score_maps,
@@ -29,18 +28,17 @@ from models.gfencoder import Size
 from models.losses import hard_feature_loss, join_losses
 from models.pdn import TEACHER_CHANNELS, places_of
 from models.recipe import PUBLISHED, Recipe
+from models.view import View
 
 # The buffer with the threshold on each expert's scores, and on the fused ones.
 THRESHOLDS = {name: f"{name}_threshold" for name in EXPERTS} | {COMBINED: "threshold"}
 # What detectors of earlier versions lack, and what holds for them: deep images were of 16 bits, and
 # neither thresholds of maps are known nor the scores that thresholds come from, nor a mean image.
 LATER = {"bits": torch.tensor(16, dtype=torch.uint8), "good_scores": torch.empty(0, 0)}
-LATER |= {"ignored": torch.empty(0, 0, dtype=torch.bool)}
-LATER |= {"typical": torch.empty(3, 0, 0, dtype=torch.uint8)}
+LATER |= {f"view.{name}": pixels for name, pixels in View().named_buffers()}
 UNKNOWN = ("map_threshold", *(THRESHOLDS[name] for name in NETWORKS))
 LATER |= {name: torch.tensor(float("nan")) for name in UNKNOWN}
-OF_PIXELS = ("ignored", "typical")  # buffers as large as images, or empty
-SIGHT = ("teacher_mean", "teacher_std", "bits", *OF_PIXELS)  # buffers by which images are seen
+SEEN_BY = ("view", "teacher_mean", "teacher_std", "bits")  # what images are seen by
 
 
 class Detector(nn.Module):
@@ -48,11 +46,10 @@ class Detector(nn.Module):
 
     Student and autoencoder are there if one of them is among the `experts`. Its buffers are the
     teacher's channel mean and std, two quantiles of each expert's map, held-out good images' scores
-    and the thresholds by them, and the bits that images deeper than 8 bits are scaled from; the
-    pixels that are `ignored`, bool (H, W), and the mean good image, uint8 (3, H, W), `typical` in
-    their place; with statistics also theirs, and what brings the experts' scores to one scale. So
-    `state_dict` is the whole trained thing. Before calibration they change nothing. `recipe` is
-    what training and calibration go by; scoring needs none.
+    and the thresholds by them, the bits that images deeper than 8 bits are scaled from, and the
+    region that its `view` leaves out; with statistics also theirs, and what brings the experts'
+    scores to one scale. So `state_dict` is the whole trained thing. Before calibration they change
+    nothing. `recipe` is what training and calibration go by; scoring needs none.
     Source: EfficientAD (Batzner et al., WACV 2024); GLAE for its autoencoder.
     """
 
@@ -83,8 +80,8 @@ class Detector(nn.Module):
             self.register_buffer("errors", torch.ones(len(EXPERTS), 2))  # of scores, of maps
         self.register_buffer("map_threshold", torch.tensor(float("inf")))
         self.register_buffer("good_scores", torch.empty(len(self.rated), 0))  # each row rising
-        for name in ("bits", *OF_PIXELS):
-            self.register_buffer(name, LATER[name].clone())
+        self.register_buffer("bits", LATER["bits"].clone())
+        self.view = View()
         self.folded = False  # the teacher's last layer normalises; see `for_scoring`
 
     def train(self, mode: bool = True) -> "Detector":
@@ -111,36 +108,16 @@ class Detector(nn.Module):
         names = ("statistics.", *(f"{name}_" for name in STATISTICS), "scales", "errors")
         return [name for name in self.state_dict() if name.startswith(names)]
 
-    def ignore(self, pixels: torch.Tensor) -> None:
-        """Ignore pixels, bool (H, W) of what the detector sees, beside those that are already."""
-        if pixels.any():
-            pixels = pixels.to(self.ignored.device)
-            self.ignored = pixels | self.ignored if self.ignored.numel() else pixels
-
-    def filled(self, images: torch.Tensor) -> torch.Tensor:
-        """Return images, uint8 (N, 3, H, W), with the mean good image at ignored pixels.
-
-        So what lies there changes nothing, not even for the autoencoder, which sees all at once.
-        """
-        if not self.ignored.numel():
-            return images
-        ignored, typical = (t.to(images.device) for t in (self.ignored, self.typical))
-        return torch.where(ignored, typical, images)
-
     def hidden(self, raw: Raw) -> Raw:
-        """Return raw maps, 0 at ignored places; but the composition's sums to its distance."""
-        return {n: m if n == "composition" else hide(m, self.ignored) for n, m in raw.items()}
+        """Return raw maps, 0 at places that do not count; but the composition's is of the whole."""
+        return {n: m if n == "composition" else self.view.hide(m) for n, m in raw.items()}
 
     def settled(self, features: torch.Tensor) -> torch.Tensor:
         """Return features (N, C, h, w) for statistics: good images' mean ones at ignored places."""
-        if not self.ignored.numel() or "position" not in self.statistics:
+        if not self.view.ignored.numel() or "position" not in self.statistics:
             return features
-        places = places_of(self.ignored, features.shape[-2:])
+        places = places_of(self.view.ignored, features.shape[-2:])
         return self.statistics["position"].fill(features, places)
-
-    def looked_at(self, maps: torch.Tensor) -> torch.Tensor:
-        """Return the values of maps (N, 1, h, w) at all places that are not ignored, (n,)."""
-        return maps[..., ~places_of(self.ignored, maps.shape[-2:]).to(maps.device)].flatten()
 
     def describe(self, image: torch.Tensor) -> torch.Tensor:
         """Return the teacher's features, normalised over the training images.
@@ -235,7 +212,7 @@ class Detector(nn.Module):
         """Return a detector of this one's statistics alone, to be calibrated; it shares them."""
         experts = chosen(STATISTICS, self.experts)
         alone = Detector(self.teacher, None, None, self.recipe, dict(self.statistics), experts)
-        for name in SIGHT:
+        for name in SEEN_BY:
             setattr(alone, name, getattr(self, name))
         return alone.to(self.teacher_mean.device).eval()
 
@@ -268,7 +245,7 @@ class Detector(nn.Module):
         """
         maps = {}
         for name in self.experts:
-            shown = whole(hide(raw[name], self.ignored))  # the composition's, too
+            shown = whole(self.view.hide(raw[name]))  # the composition's, too
             maps[name] = calibrate_map(shown, getattr(self, f"{name}_quantiles"))
         return {COMBINED: combine(maps, self.errors if self.statistics else None)} | maps
 
@@ -280,6 +257,8 @@ class Detector(nn.Module):
         if not self.statistics:
             return {}
         own = {n: standardised(raw_score(n, raw[n]), rows(self.scales, n)) for n in self.experts}
+        if "composition" in own and self.view.overlooked.numel():  # of a whole that it never saw
+            own["composition"] = torch.zeros_like(own["composition"])
         alarms = {name: score.clamp(min=CALMEST) for name, score in own.items()}
         return {COMBINED: weighted(alarms, self.errors[:, 0])} | own
 

@@ -6,7 +6,6 @@ import torch
 from torch.nn import functional as F
 
 from models.gfencoder import Size
-from models.pdn import places_of
 
 NETWORKS = ("student", "autoencoder")
 STATISTICS = ("position", "composition")
@@ -91,13 +90,6 @@ def score_maps(maps: torch.Tensor, size: Size) -> tuple[torch.Tensor, torch.Tens
     """
     resized = F.interpolate(maps, size, mode="bilinear", align_corners=False)[:, 0]
     return resized.amax((1, 2)), resized
-
-
-def hide(raw: torch.Tensor, ignored: torch.Tensor) -> torch.Tensor:
-    """Give distances (N, 1, h, w) 0 at places whose centre is `ignored`, see `places_of`."""
-    if not ignored.numel():
-        return raw
-    return raw.masked_fill(places_of(ignored, raw.shape[-2:]).to(raw.device), 0)
 
 
 def whole(raw: torch.Tensor) -> torch.Tensor:

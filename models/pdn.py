@@ -7,6 +7,7 @@ published teacher files.
 
 import torch
 from torch import nn
+from torch.nn import functional as F
 
 TEACHER_CHANNELS = 384
 PATCH = 33  # pixels: the receptive field of one output vector
@@ -73,6 +74,11 @@ def places_of(pixels: torch.Tensor, size: tuple[int, int]) -> torch.Tensor:
     if not pixels.numel():
         return pixels.new_zeros(size)
     return pixels[PATCH // 2 :: STRIDE, PATCH // 2 :: STRIDE][: size[0], : size[1]]
+
+
+def reach(pixels: torch.Tensor) -> torch.Tensor:
+    """Return the middles of all patches that any of `pixels` is in, bool (H, W) as they are."""
+    return F.max_pool2d(pixels[None].float(), PATCH, stride=1, padding=PATCH // 2)[0] > 0
 
 
 def covers(pixels: torch.Tensor) -> bool:

@@ -72,7 +72,7 @@ class Predictor:
     """A detector that was read from its file, and how it is to compute.
 
     `false_alarm_rate` is the one that its thresholds keep, None for a detector of an earlier
-    version, or of another region to ignore.
+    version.
     """
 
     def __init__(self, trained: Trained, compute: Compute, rate: float | None, source: str):
@@ -81,7 +81,7 @@ class Predictor:
         self.false_alarm_rate = rate and set_thresholds(trained.detector, rate, source)
         self.threshold = trained.detector.threshold.item()
         self.map_threshold = map_threshold(trained.detector)
-        ignored = trained.detector.ignored.cpu().numpy()
+        ignored = trained.detector.view.unseen.cpu().numpy()
         self.ignored = ignored if ignored.size else None
         self.scorer = Scorer(trained.detector, compute)
         self.detector = self.scorer.detector
@@ -181,9 +181,7 @@ def load_detector(
     asked = argparse.Namespace(**{"device_gpu": None, "compile": "auto"} | own | more)
     compute, file = pick_compute(asked), find_detector(Path(path))
     trained = read_detector(file, compute.device)
-    more_ignored = ignore is not None and ignore_more(trained, Path(ignore), file)
+    if ignore is not None:
+        ignore_more(trained, Path(ignore))
     compute = as_trained(compute, precision, trained.precision)
-    predictor = Predictor(trained, compute, false_alarm_rate, str(file))
-    if more_ignored:
-        predictor.false_alarm_rate = None
-    return predictor
+    return Predictor(trained, compute, false_alarm_rate, str(file))

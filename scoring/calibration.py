@@ -86,7 +86,8 @@ def calibrate(
         found = raw_maps(scorer, images, "calibrating")
         raw = {name: found[name] for name in networks}
     for name, maps in (raw | (held_out.maps if held_out else {})).items():
-        quantiles = np.quantile(detector.looked_at(maps).numpy(), detector.recipe.map_quantiles)
+        places = detector.view.looked_at(maps).numpy()
+        quantiles = np.quantile(places, detector.recipe.map_quantiles)
         getattr(detector, f"{name}_quantiles").copy_(torch.from_numpy(quantiles).float())
     if held_out is None:
         set_map_threshold(detector, raw, compute)
@@ -95,10 +96,10 @@ def calibrate(
         return
     errors = dict(held_out.errors)
     if networks:
-        defects = make_defects(detector.filled(images), detector.ignored)
+        defects = make_defects(detector.view.filled(images), detector.view.ignored)
         made = raw_maps(scorer, defects.images, "made defects")
         for name in networks:
-            errors[name] = errors_of(name, raw[name], made.get(name), defects, detector.ignored)
+            errors[name] = errors_of(name, raw[name], made.get(name), defects, detector.view.unseen)
     for name, maps in (raw | held_out.maps).items():
         row = EXPERTS.index(name)
         detector.scales[row] = torch.tensor(scale_of(raw_score(name, maps).double().numpy()))
@@ -168,5 +169,5 @@ def set_map_threshold(detector: Detector, raw: dict[str, torch.Tensor], compute:
     """Set the threshold of the combined map, from places that the networks describe."""
     inside = slice(MAP_PADDING, -MAP_PADDING)
     on_device = {name: raw[name].to(compute.device) for name in detector.experts}
-    places = detector.looked_at(detector.calibrated(on_device)[COMBINED][..., inside, inside])
+    places = detector.view.looked_at(detector.calibrated(on_device)[COMBINED][..., inside, inside])
     detector.map_threshold.fill_(float(np.quantile(places.cpu().numpy(), PLACES)))

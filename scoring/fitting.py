@@ -41,7 +41,7 @@ def fit_statistics(detector: Detector, good: GoodImages) -> HeldOut:
     numbers = fold_numbers(len(images))
     fits = fit_folds(good, numbers)
     maps = detector.hidden(held_out_maps(fits, numbers, good.chunks("held-out maps")))
-    defects = make_defects(images, detector.ignored)
+    defects = make_defects(images, detector.view.ignored)
     starts = range(0, len(defects.images), CHUNK)
     parts = (defects.images[start : start + CHUNK] for start in starts)
     chunks = (
@@ -50,7 +50,7 @@ def fit_statistics(detector: Detector, good: GoodImages) -> HeldOut:
     )
     made = detector.hidden(held_out_maps(fits, numbers[defects.sources], chunks))
     errors = {
-        name: errors_of(name, maps[name], made.get(name), defects, detector.ignored)
+        name: errors_of(name, maps[name], made.get(name), defects, detector.view.unseen)
         for name in maps
     }
     way = min((OWN, SHARED), key=lambda name: errors[name][0])

@@ -58,6 +58,6 @@ def described(detector: Detector, images: torch.Tensor, compute: Compute) -> tor
     found = []
     for batch in images.split(BATCH_SIZE):
         with compute.autocast():
-            own = detector.teacher(normalise(detector.filled(batch.to(compute.device))))
+            own = detector.teacher(normalise(detector.view.filled(batch.to(compute.device))))
         found.append(detector.normalise_features(own))
     return torch.cat(found)

@@ -33,7 +33,7 @@ class Found(NamedTuple):
 @torch.no_grad()
 def look(detector: Detector, images: torch.Tensor) -> Found:
     """Return what the detector finds in images, uint8 (N, 3, H, W) on its device."""
-    raw = detector.distances(normalise(detector.filled(images)))
+    raw = detector.distances(normalise(detector.view.filled(images)))
     return Found(raw, detector.calibrated(raw), detector.scores(raw))
 
 

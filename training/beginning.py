@@ -23,11 +23,11 @@ def begin(prepared: Prepared, options: argparse.Namespace) -> tuple[Detector, to
     images, prepared.images = prepared.images, None
     if prepared.bits:
         detector.bits.fill_(prepared.bits)
-    detector.typical = mean_image(images)
+    detector.view.typical = mean_image(images)
     if prepared.ignored is not None:
-        detector.ignore(prepared.ignored)
+        detector.view.ignored = prepared.ignored
     prepared.compute.place(detector)
-    return detector, detector.filled(images.to(prepared.compute.device))
+    return detector, detector.view.filled(images.to(prepared.compute.device))
 
 
 def mean_image(images: torch.Tensor) -> torch.Tensor:

@@ -14,7 +14,7 @@ from data.fingerprints import HASH_LENGTH
 from data.images import PREPROCESSING
 from data.samples import InputError
 from models.building import empty_detector
-from models.detector import LATER, OF_PIXELS, Detector
+from models.detector import LATER, Detector
 from models.experts import EXPERTS, NETWORKS, chosen
 from models.gfencoder import Size
 from models.pdn import covers
@@ -44,7 +44,7 @@ def save_detector(detector: Detector, path: Path, about: dict) -> None:
     """
     own = {"experts": list(detector.experts), "good_images": detector.good_scores.shape[1]}
     own |= {"false_alarm_rate": detector.recipe.false_alarm_rate}
-    own |= {name: bool(getattr(detector, name).numel()) for name in OF_PIXELS}
+    own |= {name: bool(pixels.numel()) for name, pixels in detector.view.named_buffers()}
     own |= {"preprocessing": PREPROCESSING, "version": project_version()}
     save_tensors(detector.state_dict(), path, about | own)
 
@@ -133,9 +133,9 @@ def built_as(about: dict, size: Size) -> Detector:
     if not 0 <= number <= MOST_GOOD:
         raise ValueError(f"it was calibrated on {number} images")
     detector.good_scores = torch.empty(len(detector.rated), number, device="meta")
-    for name in (name for name in OF_PIXELS if about.get(name)):
-        empty = getattr(detector, name)
-        setattr(detector, name, empty.new_empty((*empty.shape[:-2], *size)))
+    for name, empty in [*detector.view.named_buffers()]:
+        if about.get(name):
+            setattr(detector.view, name, empty.new_empty((*empty.shape[:-2], *size)))
     return detector
 
 
@@ -154,7 +154,8 @@ def check_state(detector: Detector) -> None:
         raise ValueError("a weight is not a finite number")
     if int(detector.bits) not in DEPTHS:
         raise ValueError(f"{int(detector.bits)} bits are no depth of images")
-    if detector.ignored.numel() and (covers(detector.ignored) or not detector.typical.numel()):
+    view = detector.view
+    if covers(view.unseen) or (view.ignored.numel() and not view.typical.numel()):
         raise ValueError("it ignores all of an image, or has nothing to put in its place")
     good = detector.good_scores
     if not (good.isfinite().all() and (good.diff() >= 0).all()):

@@ -1,7 +1,6 @@
 """--ignore: a picture that is white where nobody is to look."""
 
 import argparse
-import warnings
 from pathlib import Path
 
 import torch
@@ -39,23 +38,13 @@ def settle_ignored(options: argparse.Namespace) -> torch.Tensor | None:
     return pixels
 
 
-def ignore_more(trained: Trained, path: Path, source: Path) -> bool:
-    """Let a trained detector, read from `source`, ignore a region beside what it ignores already.
+def ignore_more(trained: Trained, path: Path) -> None:
+    """Let a trained detector overlook a region beside what it ignores already.
 
-    Returns whether that is more than before, and warns then: nothing is promised of false alarms.
-    Raises InputError as `settle_ignored` does, and for a detector that knows no mean image.
+    Raises InputError as `settle_ignored` does, and for one that sees images as a whole alone.
     """
-    detector, before = trained.detector, trained.detector.ignored
-    if not detector.typical.numel():
-        raise InputError(
-            f"{source} is of an earlier version, which kept no mean image to put in place of what "
-            "is ignored: train it again with --overwrite, or leave --ignore out"
-        )
-    detector.ignore(scaled(read_region(path), trained.size))
-    if covers(detector.ignored):
+    if trained.detector.experts == ("composition",):
+        raise InputError(f"--ignore {path}: the composition is of the whole image: train with it")
+    trained.detector.view.overlook(scaled(read_region(path), trained.size))
+    if covers(trained.detector.view.unseen):
         raise nothing_left(path)
-    if torch.equal(before, detector.ignored):
-        return False
-    text = f"{path}: {source} was trained without this region, and promises no false-alarm rate now"
-    warnings.warn(f"{text}: train with --ignore to keep it", stacklevel=2)
-    return True

@@ -27,8 +27,8 @@ def ignored() -> torch.Tensor:
 @pytest.fixture(params=["glae", "efficientad"])
 def detector(request, ignored):
     detector = disagreeing_detector(request.param, SIZE).eval()
-    detector.typical = noise(9, 1)[0]
-    detector.ignore(ignored)
+    detector.view.typical = noise(9, 1)[0]
+    detector.view.ignored = ignored
     return detector
 
 
@@ -65,26 +65,33 @@ def test_maps_are_as_calm_there_as_in_their_frame_and_elsewhere_those_of_the_fil
     assert 0 < places.sum() < places.numel()
     assert (inside[..., places] == frame).all()
     assert (inside[..., ~places] > frame).all()
-    assert torch.equal(detector.looked_at(inside), inside[..., ~places].flatten())
-    filled = detector.filled(image)
+    assert torch.equal(detector.view.looked_at(inside), inside[..., ~places].flatten())
+    filled = detector.view.filled(image)
     assert torch.equal(filled[..., ~ignored], image[..., ~ignored])
-    assert torch.equal(filled[..., ignored], detector.typical[:, ignored].expand(2, 3, -1))
-    detector.ignored = detector.ignored[:0, :0]
-    assert torch.equal(detector.filled(image), image)
+    assert torch.equal(filled[..., ignored], detector.view.typical[:, ignored].expand(2, 3, -1))
+    detector.view.ignored = detector.view.ignored[:0, :0]
+    assert torch.equal(detector.view.filled(image), image)
     plain = look(detector, filled).maps[COMBINED][..., 4:-4, 4:-4]
     assert torch.equal(plain[..., ~places], inside[..., ~places])
     assert (plain[..., places] > inside[..., places]).all()
 
 
-def test_regions_add_up_and_an_empty_one_adds_nothing(detector, ignored):
-    detector.ignore(torch.zeros(SIZE, dtype=torch.bool))
-    assert torch.equal(detector.ignored, ignored)
-    more = ignored.flip(0)
-    detector.ignore(more)
-    assert torch.equal(detector.ignored, ignored | more)
-    untouched = disagreeing_detector("glae", SIZE)
-    untouched.ignore(torch.zeros(SIZE, dtype=torch.bool))
-    assert not untouched.ignored.numel()
+@torch.no_grad()
+def test_what_is_overlooked_is_not_filled_and_no_place_that_sees_it_counts(detector, ignored):
+    corner, image = torch.zeros(SIZE, dtype=torch.bool), noise(0)
+    corner[:8, :6] = True
+    before, filled = look(detector, image), detector.view.filled(image)
+    detector.view.overlook(ignored)  # again
+    assert not detector.view.overlooked.numel()
+    detector.view.overlook(corner | ignored)
+    assert torch.equal(detector.view.filled(image), filled)
+    rows, columns = torch.arange(PLACES[0]) * 4 < 8, torch.arange(PLACES[1]) * 4 < 6
+    places = rows[:, None] & columns | places_of(ignored, PLACES)  # row i sees pixels from 4 i on
+    found, again = look(detector, image), look(detector, torch.where(corner, noise(1), image))
+    for name in ("student", "autoencoder"):
+        assert (found.raw[name][..., places] == 0).all()
+        assert torch.equal(found.raw[name][..., ~places], before.raw[name][..., ~places])
+    assert torch.equal(found.raw["student"], again.raw["student"])
 
 
 def test_all_is_covered_where_no_place_is_left_though_pixels_are():

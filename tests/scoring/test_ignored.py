@@ -15,6 +15,7 @@ from scoring.calibration import ChannelMoments, calibrate
 from scoring.fitting import HeldOut, fit_statistics
 from scoring.good_images import GoodImages, described
 from scoring.guard import map_error
+from scoring.scorer import look
 from tests.scoring.test_fitting import CPU, MAP, SIZE, made_with
 from training.beginning import mean_image
 
@@ -40,11 +41,11 @@ def fitted(ignored) -> tuple[Detector, HeldOut]:
     torch.manual_seed(0)
     detector = build_detector("efficientad", "small", SIZE, pdn_small(), experts=STATISTICS).eval()
     images, moments = photographs(), ChannelMoments()
-    detector.typical = mean_image(images)
-    detector.ignore(ignored)
+    detector.view.typical = mean_image(images)
+    detector.view.ignored = ignored
     moments.add(described(detector, images, CPU))
     detector.teacher_mean, detector.teacher_std = moments.mean_std()
-    good = GoodImages(detector, CPU, [(detector.filled(images), None)])
+    good = GoodImages(detector, CPU, [(detector.view.filled(images), None)])
     held_out = fit_statistics(detector, good)
     calibrate(detector, [], SIZE, 1, CPU, held_out)
     return detector, held_out
@@ -69,17 +70,25 @@ def test_statistics_know_one_feature_at_each_ignored_place_and_see_it_in_every_i
     position = detector.statistics["position"]
     assert (position.mean[places.flatten()] == 0).all()
     assert (position.mean[~places.flatten()] != 0).any(1).all()
-    later = deepcopy(detector)  # to which a region is added that its statistics know nothing of
-    later.ignore(ignored.flip(1))
-    added, features = (
-        places_of(ignored.flip(1), MAP) & ~places,
-        described(later, photographs(2), CPU),
-    )
-    settled = later.settled(features).flatten(2)
-    assert added.any()
-    for place, hidden in enumerate((places | added).flatten().tolist()):
-        expected = position.mean[place].expand(2, -1) if hidden else features.flatten(2)[..., place]
-        assert torch.equal(settled[..., place], expected)
+    features = described(detector, photographs(2), CPU)
+    settled = detector.settled(features)
+    assert torch.equal(settled[..., ~places], features[..., ~places])
+    assert (settled[..., places] == 0).all()
+
+
+@torch.no_grad()
+def test_where_a_region_is_overlooked_the_composition_says_nothing(fitted, ignored):
+    """By hand: the position's score is its largest distance at other places; theirs are weighed."""
+    detector, images = deepcopy(fitted[0]), photographs(2)
+    before = look(detector, images)
+    detector.view.overlook(ignored.flip(1))
+    found = look(detector, images)
+    kept = before.raw["position"].masked_fill(detector.view.places(before.raw["position"]), 0)
+    assert torch.equal(found.raw["position"], kept)
+    scores = detector.scores({"position": kept, "composition": before.raw["composition"]})
+    assert (found.scores["composition"] == 0).all()
+    assert torch.equal(found.scores[COMBINED], scores[COMBINED])
+    assert (found.scores["position"] <= before.scores["position"]).all()
 
 
 def test_held_out_maps_are_0_there_but_the_compositions_sums_to_its_distance(fitted, ignored):
