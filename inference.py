@@ -10,9 +10,9 @@ import os
 import sys
 from pathlib import Path
 
-from data.catalog import DATASETS, find_root, read_category
+from data.catalog import DATASETS, find_root
 from data.fingerprints import as_held_out, check_product
-from data.samples import Category, InputError, report_faults
+from data.samples import InputError, report_faults
 from evaluation.columns import COLUMN_CHOICES
 from evaluation.evaluation import evaluate, measure, tell_unmeasured
 from evaluation.maps import check_maps
@@ -23,7 +23,7 @@ from scoring.thresholds import set_thresholds
 from utils.commands import printable, run_command, say
 from utils.devices import Compute, as_trained, pick_compute
 from utils.files import user_path
-from utils.labelling import add_labelling_options, labelling_of
+from utils.labelling import add_labelling_options, load_category
 from utils.options import (
     Parser,
     add_dataset_options,
@@ -118,21 +118,6 @@ def maps_folder(maps_dir: Path, run: Run) -> Path:
     """Return where a category's maps lie: below its dataset's name if that is there."""
     inside = maps_dir / run.dataset / run.subdataset
     return inside if inside.is_dir() else maps_dir / run.subdataset
-
-
-def load_category(run: Run, options: argparse.Namespace) -> tuple[Category, int]:
-    """Read a run's images, from where it was trained unless a path option says otherwise.
-
-    Returns them with the run's seed, by which a validation split may have been drawn.
-    """
-    config = run.read_config() if run.config_file.exists() else {}
-    stored, seed = config.get(f"{run.dataset}_path"), config.get("seed", 0)
-    if not (isinstance(stored, str | None) and isinstance(seed, int) and seed >= 0):
-        raise InputError(f"{run.config_file} is damaged: train this category again")
-    path = dataset_path(options, run.dataset) or (stored and Path(stored))
-    root = find_root(run.dataset, path)
-    labelling = labelling_of(options, run)
-    return read_category(run.dataset, root, run.subdataset, seed, labelling), seed
 
 
 def evaluate_run(

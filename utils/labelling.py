@@ -1,9 +1,12 @@
-"""Which folders of `test` count: by the options, and by what is stored with a run."""
+"""A run's images; which folders of `test` count: by the options, by what is stored with it."""
 
 import argparse
+from pathlib import Path
 
-from data.samples import InputError
+from data.catalog import find_root, read_category
+from data.samples import Category, InputError
 from data.unlabelled import Labelling
+from utils.options import dataset_path
 from utils.runs import Run
 
 
@@ -36,3 +39,18 @@ def stored(run: Run, option: str) -> list[str]:
     if not (isinstance(names, list) and all(isinstance(name, str) for name in names)):
         raise InputError(f"{run.config_file} is damaged: train this category again")
     return names
+
+
+def load_category(run: Run, options: argparse.Namespace) -> tuple[Category, int]:
+    """Read a run's images, from where it was trained unless a path option says otherwise.
+
+    Returns them with the run's seed, by which a validation split may have been drawn.
+    """
+    config = run.read_config() if run.config_file.exists() else {}
+    trained_from, seed = config.get(f"{run.dataset}_path"), config.get("seed", 0)
+    if not (isinstance(trained_from, str | None) and isinstance(seed, int) and seed >= 0):
+        raise InputError(f"{run.config_file} is damaged: train this category again")
+    path = dataset_path(options, run.dataset) or (trained_from and Path(trained_from))
+    root = find_root(run.dataset, path)
+    labelling = labelling_of(options, run)
+    return read_category(run.dataset, root, run.subdataset, seed, labelling), seed
