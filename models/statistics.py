@@ -65,6 +65,22 @@ class Position(nn.Module):
         self.scatter += other.scatter + weight * some.mT @ some
         self.mean += theirs.count / moments.count * shift
         self.store(moments)
+        self.projection = self.projected = self.whitening = None  # they were of fewer images
+
+    def like(self, features: torch.Tensor) -> "Position":
+        """Return a fit to other good images, features (N, C, h, w), with the same basis."""
+        flat = features.flatten(2).mT  # (N, places, C)
+        fit = Position(*self.mean.shape, self.basis.shape[1]).to(features.device)
+        fit.own.copy_(self.own)
+        fit.basis.copy_(self.basis)
+        fit.mean.copy_(flat.mean(0))
+        off = flat - fit.mean
+        some = off[:, ::EVERY].flatten(0, 1)
+        fit.scatter.copy_(some.mT @ some)
+        moments = Moments.none(fit.mean @ fit.basis)
+        moments.add(off @ fit.basis)
+        fit.store(moments)
+        return fit
 
     def factors(self, own: bool) -> Factors:
         """Return what turns a feature less its place's mean into one of covariance 1.
@@ -150,6 +166,14 @@ class Composition(nn.Module):
     def merge(self, other: "Composition") -> None:
         """Take in the good images of another fit in the same units, without the images."""
         self.store(self.moments().merged(other.moments()))
+        self.precision = None  # it was of fewer images
+
+    def like(self, features: torch.Tensor) -> "Composition":
+        """Return a fit to other good images, features (N, C, h, w), in the same units."""
+        fit = Composition(len(self.units) // 2).to(features.device)
+        fit.units.copy_(self.units)
+        fit.store(Moments.of(summaries(features) / self.units))
+        return fit
 
     def inverse(self) -> torch.Tensor:
         """Return the inverse of the covariance, (2 C, 2 C) float32."""

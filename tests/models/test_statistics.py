@@ -207,6 +207,31 @@ def test_two_merged_compositions_are_one_fit(first):
     torch.testing.assert_close(sums, expected, rtol=1e-4, atol=1e-4)
 
 
+@WAYS
+def test_what_is_learnt_after_preparing_to_score_counts(own):
+    good, more, new = draw(20), draw(10, seed=3) + 0.7, draw(4, seed=1)
+    for statistic in (position_of(good, own=own), composition_of(good)):
+        fit = statistic.like(more)
+        statistic.prepare()
+        before = statistic(new)
+        statistic.merge(fit)
+        after = statistic(new)
+        assert not torch.allclose(after, before, rtol=0.01)
+        statistic.prepare()
+        assert torch.equal(statistic(new), after)
+
+
+@WAYS
+def test_a_fit_like_another_is_one_by_hand_with_its_basis_and_units(own):
+    good, more, new = draw(20), draw(10, seed=3), draw(4, seed=1)
+    for one, by_hand in (
+        (position_of(good, own=own), lambda one: position_of(more, one.basis, own)),
+        (composition_of(good), lambda one: composition_of(more, one)),
+    ):
+        found, expected = one.like(more), by_hand(one)
+        torch.testing.assert_close(found(new), expected(new), rtol=1e-3, atol=1e-3)
+
+
 @pytest.mark.parametrize(
     "good",
     [
