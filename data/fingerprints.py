@@ -14,6 +14,7 @@ LOOKED_AT = 16  # images, about, by which a product is known again
 ENOUGH = 0.25  # part of them: products may share a blank or a reference picture
 SHOWN = 3  # differences that are named
 SPLITS = ("train", "validation")
+HASH_LENGTH = 32  # signs
 
 # split -> name -> size in bytes and hash; "test": the names of the test folders
 Images = dict[str, dict[str, list] | list[str]]
@@ -21,7 +22,7 @@ Images = dict[str, dict[str, list] | list[str]]
 
 def hash_of(path: Path) -> str:
     """Return what tells a file's content from any other's."""
-    digest = hashlib.blake2b(digest_size=16)
+    digest = hashlib.blake2b(digest_size=HASH_LENGTH // 2)
     with path.open("rb") as file:
         while chunk := file.read(CHUNK):
             digest.update(chunk)

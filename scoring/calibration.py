@@ -109,11 +109,18 @@ def calibrate(
 
 
 def decode_images(
-    paths: list[Path], size: Size, workers: int, bits: int | None
+    paths: list[Path],
+    size: Size,
+    workers: int,
+    bits: int | None,
+    unreadable: dict[Path, str] | None = None,
 ) -> tuple[torch.Tensor, list[Size]]:
-    """Return all images, uint8 (N, 3, H, W), and their files' sizes; (0, 3, H, W) without any."""
+    """Return all images, uint8 (N, 3, H, W), and their files' sizes; (0, 3, H, W) without any.
+
+    `unreadable` as in `image_batches`.
+    """
     batches, sizes = [torch.empty(0, 3, *size, dtype=torch.uint8)], []
-    for batch, originals in image_batches(paths, size, workers, 1, bits):
+    for batch, originals in image_batches(paths, size, workers, 1, bits, unreadable):
         batches.append(batch)
         sizes += originals
     return torch.cat(batches), sizes

@@ -16,6 +16,7 @@ from safetensors.torch import save_file
 from torchvision.models import get_model, vgg16
 
 import benchmark
+import calibrate
 import inference
 import main
 import predict
@@ -53,7 +54,13 @@ BEFORE = {"metrics.md": TRAINED, "predict.md": [c for c in PRODUCT if "--train_s
 AFTER = {
     "experts.md": ["output_statistics/results.csv", "output_three/demo.png"],
     "README.md": ["output/results.csv", "output/demo.png", "seen.csv", "seen/lot/001.png"],
-    "predict.md": ["seen.csv", "seen.jsonl", "seen/a.png", "maps/line3/000.tiff"],
+    "predict.md": [
+        "seen.csv",
+        "seen.jsonl",
+        "seen/a.png",
+        "maps/line3/000.tiff",
+        "new.safetensors",
+    ],
     "metrics.md": ["output/results.csv"],
     "research.md": ["output_sorted/results.csv", "output_narrow/demo.png"],
     "teachers.md": ["output_small/teacher_small.safetensors"],
@@ -69,6 +76,7 @@ SMALLER = {
     "pretrain.py": "--train_steps 2 --image_size 64 --crop_size 48 --batch_size 2 --workers 1",
     "inference.py": "",
     "predict.py": "--workers 1",
+    "calibrate.py": "--workers 1",
     "benchmark.py train": "--image_size 64 --steps 1 --warm_up 4 --repeats 1 --workers 1",
     "benchmark.py inference": "--image_size 64 --steps 1 --warm_up 4 --repeats 1",
     "benchmark.py evaluation": "--images 2 4 --repeats 1 --workers 1",
@@ -87,9 +95,9 @@ def home(tmp_path) -> Path:
     """A clone with every path that a page names, all miniature."""
     home = tmp_path / "clone"
     home.mkdir()
-    scripts = ("main.py", "inference.py", "predict.py", "pretrain.py", "benchmark.py", "sweep.sh")
+    scripts = ("main.py", "inference.py", "predict.py", "calibrate.py", "pretrain.py")
     rooms = ("distillation", "prediction", "training", "evaluation", "scoring", "utils", "data")
-    for name in (*scripts, *rooms, "models", "benchmarks", "configs"):
+    for name in (*scripts, "benchmark.py", "sweep.sh", *rooms, "models", "benchmarks", "configs"):
         copy = shutil.copytree if (REPOSITORY / name).is_dir() else shutil.copy
         copy(REPOSITORY / name, home / name)
     make_mvtec_loco(home / "path" / "mvtec_loco", "screw_bag")
@@ -99,6 +107,8 @@ def home(tmp_path) -> Path:
     make_product(home / "my_product")
     fill(home / "new_images" / "lot", 2)
     fill(home / "line3", 1)
+    (home / "more_good").mkdir()
+    picture(np.random.default_rng(8), stain=False).save(home / "more_good" / "b.png")
     for name in ("a.png", "new_images/a.jpg"):
         picture(np.random.default_rng(7), stain=True).save(home / name)
     fill(home / "path" / "imagenet" / "n0", 4)
@@ -169,7 +179,9 @@ def test_a_reader_finds_everything_in_150_lines():
 
 def test_every_option_that_is_named_is_one():
     known = {"--sorted_path"}  # of the reader that docs/research.md adds
-    for parser in (script.get_parser() for script in (main, inference, predict, pretrain)):
+    for parser in (
+        script.get_parser() for script in (main, inference, predict, calibrate, pretrain)
+    ):
         known |= parser._option_string_actions.keys()
     for command in ("train", "inference", "evaluation", "thresholds"):
         subparsers = benchmark.get_parser()._subparsers._group_actions[0]

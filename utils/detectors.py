@@ -1,19 +1,23 @@
 """The detector's file: all that scoring needs, written whole, and read without trust."""
 
 import operator
+import os
+import shutil
+from itertools import count
 from pathlib import Path
 from typing import NamedTuple
 
 import torch
 
 from data.depth import DEPTHS
+from data.fingerprints import HASH_LENGTH
 from data.images import PREPROCESSING
 from data.samples import InputError
 from models.detector import LATER, Detector, empty_detector
 from models.experts import EXPERTS, NETWORKS, chosen
 from models.gfencoder import Size
 from utils.devices import PRECISIONS
-from utils.files import DAMAGED, read_about, read_tensors, save_tensors
+from utils.files import DAMAGED, read_about, read_tensors, save_tensors, written_aside
 from utils.version import project_version
 
 FILE = "detector.safetensors"
@@ -33,7 +37,8 @@ class Trained(NamedTuple):
 def save_detector(detector: Detector, path: Path, about: dict) -> None:
     """Write a trained and calibrated detector; `about` has what it must be built by.
 
-    These are model, model_size, image_size, precision; dataset and subdataset only tell.
+    These are model, model_size, image_size, precision; dataset and subdataset only tell. Of images
+    that calibrate.py has taken in, it has the hashes as taken_in.
     """
     own = {"experts": list(detector.experts), "good_images": detector.good_scores.shape[1]}
     own |= {"false_alarm_rate": detector.recipe.false_alarm_rate}
@@ -57,6 +62,7 @@ def read_detector(path: Path, device: torch.device) -> Trained:
         if not 0 < about.get("false_alarm_rate", 0.5) < 1:
             raise ValueError("its false-alarm rate is not between 0 and 1")
         detector = built_as(about, (height, width))
+        check_taken_in(about)
         state = detector.state_dict()
         later = LATER | {"good_scores": torch.empty(len(detector.rated), 0)}
         later = {name: later[name] for name in later if name in state}
@@ -72,6 +78,25 @@ def read_detector(path: Path, device: torch.device) -> Trained:
             "again with --overwrite"
         ) from error
     return Trained(detector.to(device).eval(), (height, width), precision, about)
+
+
+def keep_former(path: Path) -> Path:
+    """Give a detector's file a second name beside it, which is returned: detector_1, _2, ...
+
+    So it is still there, byte for byte, when its own name is given to another.
+    """
+    for number in count(1):
+        kept = path.with_name(f"{path.stem}_{number}{path.suffix}")
+        if os.path.lexists(kept):
+            continue
+        try:
+            os.link(path, kept)
+        except FileExistsError:  # another process was first
+            continue
+        except OSError:  # a file system without links
+            with written_aside(kept) as aside:
+                shutil.copyfile(path, aside)
+        return kept
 
 
 def find_detector(path: Path) -> Path:
@@ -100,11 +125,20 @@ def built_as(about: dict, size: Size) -> Detector:
     if not experts or experts != chosen(EXPERTS, experts):
         raise ValueError(f"{experts} are no experts")
     detector = empty_detector(about["model"], about["model_size"], size, experts)
-    count = operator.index(about.get("good_images", 0))
-    if not 0 <= count <= MOST_GOOD:
-        raise ValueError(f"it was calibrated on {count} images")
-    detector.good_scores = torch.empty(len(detector.rated), count, device="meta")
+    number = operator.index(about.get("good_images", 0))
+    if not 0 <= number <= MOST_GOOD:
+        raise ValueError(f"it was calibrated on {number} images")
+    detector.good_scores = torch.empty(len(detector.rated), number, device="meta")
     return detector
+
+
+def check_taken_in(about: dict) -> None:
+    """Raise ValueError for what are no hashes of good images, each of which has added a score."""
+    hashes = about.get("taken_in", [])
+    if not (isinstance(hashes, list) and len(hashes) <= about.get("good_images", 0)):
+        raise ValueError("it has taken in more images than it was calibrated on")
+    if not all(isinstance(text, str) and len(text) == HASH_LENGTH for text in hashes):
+        raise ValueError("the images that it has taken in have no hashes")
 
 
 def check_state(detector: Detector) -> None:
