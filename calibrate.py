@@ -100,13 +100,13 @@ def take_in(
     new = unknown_images(found, about.get("taken_in", []), work.run)
     paths, how = [*new.values()], (trained.size, options.workers, int(detector.bits))
     images, sizes = decode_images(paths, *how, unreadable)
-    report_faults(sorted(unreadable.values()))
+    report_faults([unreadable[path] for path in work.images if path in unreadable])
     if not new:
         return []
     if work.run:
         check_no_tests({path: found[path] for path in paths}, work.run, options.workers)
     was, rate = state(trained), options.false_alarm_rate or rate_of(about)
-    learnt = learn(detector, images, sizes, rate, compute)
+    learnt = learn(compute.place(detector), images, sizes, rate, compute)
     detector.recipe = replace(detector.recipe, false_alarm_rate=rate)
     about["false_alarm_rate"], about["taken_in"] = rate, [*about.get("taken_in", []), *new]
     show(was, state(trained), learnt, paths)
