@@ -7,7 +7,7 @@ from data.catalog import DATASETS
 from data.fingerprints import all_images, size_and_hash
 from data.image_files import warn_of
 from data.images import in_background
-from data.samples import InputError
+from data.samples import InputError, noted
 from utils.commands import printable, say
 from utils.labelling import load_category
 from utils.runs import Run
@@ -51,12 +51,11 @@ def check_no_tests(found: Fingerprints, run: Run, workers: int) -> None:
 
     Says so when that cannot be told, as where the data set has moved.
     """
-    try:
-        if run.dataset not in DATASETS:
-            raise InputError  # of somebody's own reader
-        stored = argparse.Namespace(unlabelled=None, labelled=None)
-        category, _ = load_category(run, stored)
-    except InputError:
+    category = None
+    if run.dataset in DATASETS:
+        with noted([]):
+            category, _ = load_category(run, argparse.Namespace(unlabelled=None, labelled=None))
+    if category is None:
         where = printable(run.config_file)
         say(f"{where}: its data set is not there, or not whole: test images would go unnoticed")
         return
