@@ -36,7 +36,7 @@ def set_thresholds(detector: Detector, rate: float, source: str = "the detector"
             f"{source} is of an earlier version, which kept no good images' scores: train it again "
             "with --overwrite, or leave --false_alarm_rate out"
         )
-    kept = kept_rate(count, rate)
+    kept = rate if is_promised(count, rate) else 1 / (count + 1)
     if kept != rate:
         warnings.warn(promise(count, rate), stacklevel=2)
     column = detector.good_scores[:, rank(count, rate) - 1]
@@ -64,11 +64,6 @@ def rank(count: int, rate: float) -> int:
 def is_promised(count: int, rate: float) -> bool:
     """Tell whether `count` good images are enough for a false-alarm rate."""
     return exact(rate) * (count + 1) >= 1
-
-
-def kept_rate(count: int, rate: float) -> float:
-    """Return a false-alarm rate, or the least that `count` good images can promise."""
-    return rate if is_promised(count, rate) else 1 / (count + 1)
 
 
 def needed(rate: float) -> int:
