@@ -17,11 +17,12 @@ from typing import NamedTuple
 from tabulate import tabulate
 
 from data.samples import InputError, noted, report_faults
+from models.detector import Detector
 from models.recipe import PUBLISHED
 from prediction.inputs import find_images
 from scoring.calibration import decode_images
 from scoring.learning import Learnt, learn
-from scoring.thresholds import kept_rate
+from scoring.thresholds import promised_rate
 from utils.commands import printable, run_command
 from utils.detectors import Trained, find_detector, keep_former, read_detector, save_detector
 from utils.devices import Compute, as_trained, pick_compute
@@ -105,25 +106,20 @@ def take_in(
         return []
     if work.run:
         check_no_tests({path: found[path] for path in paths}, work.run, options.workers)
-    was, rate = state(trained), options.false_alarm_rate or rate_of(about)
+    stored = about.get("false_alarm_rate", PUBLISHED.false_alarm_rate)
+    was, rate = state(detector), options.false_alarm_rate or stored
     learnt = learn(compute.place(detector), images, sizes, rate, compute)
     detector.recipe = replace(detector.recipe, false_alarm_rate=rate)
     about["false_alarm_rate"], about["taken_in"] = rate, [*about.get("taken_in", []), *new]
-    show(was, state(trained), learnt, paths)
+    show(was, state(detector), learnt, paths)
     return paths
 
 
-def rate_of(about: dict) -> float:
-    """Return the false-alarm rate of a detector's thresholds."""
-    return about.get("false_alarm_rate", PUBLISHED.false_alarm_rate)
-
-
-def state(trained: Trained) -> dict[str, float]:
+def state(detector: Detector) -> dict[str, float]:
     """Return what calibration changes, as numbers that a table shows."""
-    detector, count = trained.detector, trained.detector.good_scores.shape[1]
     return {
-        "held-out good images": count,
-        "false alarms at most, %": 100 * kept_rate(count, rate_of(trained.about)),
+        "held-out good images": detector.good_scores.shape[1],
+        "false alarms at most, %": 100 * promised_rate(detector),
         "threshold": detector.threshold.item(),
         "the map's threshold": detector.map_threshold.item(),
     }
