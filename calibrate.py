@@ -16,6 +16,7 @@ from typing import NamedTuple
 
 from tabulate import tabulate
 
+from data.ignored import read_region
 from data.samples import InputError, noted, report_faults
 from models.detector import Detector
 from models.recipe import PUBLISHED
@@ -27,6 +28,7 @@ from utils.commands import printable, run_command
 from utils.detectors import Trained, find_detector, keep_former, read_detector, save_detector
 from utils.devices import Compute, as_trained, pick_compute
 from utils.files import locked_folder, remove_parts, user_path, written_aside
+from utils.ignoring import add_ignore_option, ignore_more
 from utils.known_images import check_no_tests, fingerprints_of, unknown_images
 from utils.options import (
     Parser,
@@ -41,6 +43,7 @@ from utils.runs import Run, run_around
 EXAMPLES = (
     "python3 calibrate.py output/trainings/folder/my_product more_good",
     "python3 calibrate.py detector.safetensors a.png 'line3/*.png' --out better.safetensors",
+    "python3 calibrate.py output --ignore region.png",
 )
 
 
@@ -56,10 +59,11 @@ def get_parser() -> Parser:
     text = "a run's folder, an output folder with one run, or a detector.safetensors alone"
     parser.add_argument("detector", type=user_path, metavar="RUN", help=text)
     text = "good images: files, folders with all that is below them, patterns"
-    parser.add_argument("images", nargs="+", metavar="IMAGES", help=text)
+    parser.add_argument("images", nargs="*", metavar="IMAGES", help=text)
     text = "write the new detector there, and leave RUN's as it is"
     parser.add_argument("--out", type=user_path, metavar="FILE", help=text)
     add_false_alarm_option(parser)
+    add_ignore_option(parser, ", from now on beside what the detector ignores already")
     trained = "that of the training where the hardware can"
     add_machine_options(parser, workers=os.cpu_count(), auto=trained)
     add_speed_options(parser, trains=False)
@@ -83,8 +87,13 @@ def prepare(options: argparse.Namespace) -> Work:
     file, images = options.detector, []
     with noted(faults):
         file = find_detector(options.detector).resolve()  # what a link leads to is replaced
+    if not (options.images or options.ignore):
+        faults.append("give IMAGES to take in, --ignore, or both")
     with noted(faults):
-        images = [*find_images(options.images)]
+        images = [*find_images(options.images)] if options.images else []
+    with noted(faults):
+        if options.ignore:
+            read_region(options.ignore)
     report_faults(faults)
     return Work(file, run_around(file), images)
 
@@ -150,7 +159,9 @@ def main(options: argparse.Namespace) -> int:
         if not trained.detector.good_scores.numel():
             text = "of an earlier version, which kept no good images' scores: train it again"
             raise InputError(f"{work.file} is {text} with --overwrite")
-        if not take_in(work, trained, compute, options):
+        if options.ignore:
+            ignore_more(trained, options.ignore)
+        if not (take_in(work, trained, compute, options) or options.ignore):
             print(f"nothing to take in: {printable(work.file)} is as it was")
             return 0
         with written_aside(options.out or work.file) as aside:

@@ -120,7 +120,7 @@ def scores_of(detector: Detector, features: torch.Tensor) -> np.ndarray:
     """Return the combined scores (N,) of the teacher's own features (N, h, w, C)."""
     found = []
     for chunk in features.split(CHUNK):
-        described = detector.settled(detector.normalise_features(chunk.permute(0, 3, 1, 2)))
+        described = detector.imputed(detector.normalise_features(chunk.permute(0, 3, 1, 2)))
         raw = {name: statistic(described) for name, statistic in detector.statistics.items()}
         shown = detector.hidden({name: raw[name] for name in detector.experts})
         found.append(detector.scores(shown)[COMBINED])

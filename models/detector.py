@@ -112,12 +112,13 @@ class Detector(nn.Module):
         """Return raw maps, 0 at places that do not count; but the composition's is of the whole."""
         return {n: m if n == "composition" else self.view.hide(m) for n, m in raw.items()}
 
-    def settled(self, features: torch.Tensor) -> torch.Tensor:
+    def imputed(self, features: torch.Tensor) -> torch.Tensor:
         """Return features (N, C, h, w) for statistics: good images' mean ones at ignored places."""
         if not self.view.ignored.numel() or "position" not in self.statistics:
             return features
         places = places_of(self.view.ignored, features.shape[-2:])
-        return self.statistics["position"].fill(features, places)
+        # the mean image's own are others: a composition was 3 to 12 spreads stranger by them
+        return self.statistics["position"].impute(features, places)
 
     def describe(self, image: torch.Tensor) -> torch.Tensor:
         """Return the teacher's features, normalised over the training images.
@@ -231,8 +232,8 @@ class Detector(nn.Module):
             reconstructed = self.autoencoder(image).float()
             off = (reconstructed - as_autoencoder).square()
             raw["autoencoder"] = off.mean(1, keepdim=True)
-        settled = self.settled(features)
-        raw |= {name: statistic(settled) for name, statistic in self.statistics.items()}
+        imputed = self.imputed(features)
+        raw |= {name: statistic(imputed) for name, statistic in self.statistics.items()}
         return self.hidden({name: raw[name] for name in self.experts})
 
     def calibrated(self, raw: Raw) -> dict[str, torch.Tensor]:

@@ -82,7 +82,7 @@ class Position(nn.Module):
         fit.store(moments)
         return fit
 
-    def fill(self, features: torch.Tensor, places: torch.Tensor) -> torch.Tensor:
+    def impute(self, features: torch.Tensor, places: torch.Tensor) -> torch.Tensor:
         """Return features (N, C, h, w) with good images' mean ones at `places`, bool (h, w)."""
         return torch.where(places, self.mean.mT.view(1, -1, *places.shape), features)
 

@@ -45,7 +45,7 @@ def fit_statistics(detector: Detector, good: GoodImages) -> HeldOut:
     starts = range(0, len(defects.images), CHUNK)
     parts = (defects.images[start : start + CHUNK] for start in starts)
     chunks = (
-        (start, detector.settled(described(detector, part, good.compute)))
+        (start, detector.imputed(described(detector, part, good.compute)))
         for start, part in zip(starts, parts, strict=True)
     )
     made = detector.hidden(held_out_maps(fits, numbers[defects.sources], chunks))

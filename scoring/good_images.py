@@ -30,14 +30,14 @@ class GoodImages:
         """All images together, on the CPU."""
         return torch.cat([images.cpu() for images, _ in self.parts])
 
-    def chunks(self, what: str, settled: bool = True) -> Iterator[tuple[int, torch.Tensor]]:
+    def chunks(self, what: str, imputed: bool = True) -> Iterator[tuple[int, torch.Tensor]]:
         """Yield each chunk's first index and its normalised features (n, C, h, w).
 
-        `what` is done with them, for the bar; `settled` as `Detector.settled`, for statistics.
+        `what` is done with them, for the bar; `imputed` as `Detector.imputed`, for statistics.
         """
         number = sum(-(-len(images) // CHUNK) for images, _ in self.parts)
         for first, features in progress(what, number, "chunk", self._chunks()):
-            yield first, self.detector.settled(features) if settled else features
+            yield first, self.detector.imputed(features) if imputed else features
 
     def _chunks(self) -> Iterator[tuple[int, torch.Tensor]]:
         first = 0

@@ -85,7 +85,7 @@ def fit_like(detector: Detector, images: torch.Tensor, compute: Compute) -> Stat
     """
     fits: Statistics = {}
     for chunk in images.split(CHUNK) if detector.statistics else ():
-        features = detector.settled(described(detector, chunk, compute))
+        features = detector.imputed(described(detector, chunk, compute))
         for name, statistic in detector.statistics.items():
             fit = statistic.like(features)
             if name in fits:
@@ -112,7 +112,7 @@ def maps_of(
         statistic.prepare()
     found: dict[str, list[torch.Tensor]] = {name: [] for name in statistics}
     for chunk in images.split(CHUNK) if statistics else ():
-        features = detector.settled(described(detector, chunk, compute))
+        features = detector.imputed(described(detector, chunk, compute))
         for name, statistic in statistics.items():
             found[name].append(statistic(features).cpu())
     return detector.hidden({name: torch.cat(maps) for name, maps in found.items()})

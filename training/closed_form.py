@@ -64,7 +64,7 @@ def fit_student(
     body, last = detector.student[:-1], detector.student[-1]
     each, regression = -(-PLACES // len(images)), RidgeRegression()
     good = GoodImages(detector, compute, [(images, features)])
-    for start, described in good.chunks("fitting the student", settled=False):
+    for start, described in good.chunks("fitting the student", imputed=False):
         inputs, outputs = [], []
         for index, as_teacher in enumerate(described, start):
             image = normalise(images[index : index + 1].to(compute.device))

@@ -9,12 +9,14 @@ import torch
 from PIL import Image
 from safetensors.torch import load_file
 
+import calibrate
 from data.samples import InputError
 from prediction.predictor import load_detector
-from tests.conftest import SIZE, picture
+from tests.conftest import SIZE, fill, picture
 from tests.prediction.conftest import rgb, rows_of
 from tests.running_main import ALL, ALONE, arguments, run_main, trained
 from utils.files import read_about, save_tensors
+from utils.presets import parse
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*at best", "ignore:.* are few")
 INSIDE = (slice(30, 50), slice(30, 50))  # rows, columns of the pictures
@@ -152,6 +154,26 @@ def test_a_region_at_prediction_alone_hides_what_lies_in_it(which, request, run_
     assert scores[1][1] == pytest.approx(scores[1][0], abs=0 if which == "alone" else 0.1)
     seen = rgb(tmp_path / "seen" / "good.png")[-400:, :480]  # five times as large
     assert seen[:150].mean() < 0.8 * seen[-100:].mean()  # hatched
+
+
+def test_calibration_stores_a_region_without_and_with_more_images(alone, tmp_path):
+    shutil.copytree(alone.output, tmp_path / "out")
+    region, more_good = region_in(tmp_path, slice(16), slice(None)), tmp_path / "more"
+    fill(more_good, 6)
+    line, pixels = [str(tmp_path / "out"), "--ignore", str(region), "--device", "cpu"], pictures()
+    for more in ([], [str(more_good)]):
+        assert calibrate.main(parse(calibrate.get_parser(), [*line, *more])) == 0
+        stored = load_detector(tmp_path / "out", device="cpu")
+        added = load_detector(tmp_path / "out", device="cpu", ignore=region)
+        for name, one in pixels.items():
+            stained = one.copy()
+            stained[2:14, 30:60] = 10
+            assert stored.predict(stained).score == stored.predict(one).score
+            assert added.predict(one).score == stored.predict(one).score, name
+    before = load_detector(alone.output, device="cpu", ignore=region)
+    assert before.predict(one).p_value != stored.predict(one).p_value  # of 6 and of 12 images
+    with pytest.raises(InputError, match="give IMAGES to take in, --ignore, or both"):
+        calibrate.main(parse(calibrate.get_parser(), line[:1]))
 
 
 def test_a_resumed_run_refuses_another_region_but_not_the_same_in_another_file(

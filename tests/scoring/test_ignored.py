@@ -71,9 +71,9 @@ def test_statistics_know_one_feature_at_each_ignored_place_and_see_it_in_every_i
     assert (position.mean[places.flatten()] == 0).all()
     assert (position.mean[~places.flatten()] != 0).any(1).all()
     features = described(detector, photographs(2), CPU)
-    settled = detector.settled(features)
-    assert torch.equal(settled[..., ~places], features[..., ~places])
-    assert (settled[..., places] == 0).all()
+    imputed = detector.imputed(features)
+    assert torch.equal(imputed[..., ~places], features[..., ~places])
+    assert (imputed[..., places] == 0).all()
 
 
 @torch.no_grad()
