@@ -13,11 +13,13 @@ from contextlib import ExitStack, closing
 from pathlib import Path
 
 from data.samples import InputError, noted, report_faults
+from prediction.changes import follow
 from prediction.frames import Camera, Video
 from prediction.inputs import Places, check_apart, check_results, check_source, find_images
 from prediction.output import Output, predict_files, predict_frames
 from prediction.predictor import Prediction, Predictor, load_detector
-from prediction.records import HEAD, Sink, csv_file, json_file, show
+from prediction.records import DRIFT, HEAD, Sink, csv_file, json_file, show
+from scoring.drift import LEVEL, Drift
 from utils.commands import printable, run_command, say
 from utils.detectors import find_detector
 from utils.files import user_path
@@ -35,7 +37,7 @@ EXAMPLES = (
     "python3 predict.py output/trainings/folder/my_product new_images",
     "python3 predict.py detector.safetensors a.png b.jpg 'line3/*.png'",
     "python3 predict.py output new_images --false_alarm_rate 0.01 --pictures seen --csv seen.csv",
-    "python3 predict.py output --video line.mp4 --every 5",
+    "python3 predict.py output --video line.mp4 --every 5 --drift",
     "python3 predict.py output --camera 0 --jsonl -",
 )
 FOUND = 3  # exit code of --fail_on_anomaly
@@ -71,6 +73,8 @@ def get_parser() -> Parser:
     text = "anomaly maps, float32 TIFF of the picture's size"
     group.add_argument("--maps", type=user_path, metavar="DIR", help=text)
     add_false_alarm_option(parser)
+    text = f"say when pictures, each of another piece, change; falsely with this chance ({LEVEL})"
+    parser.add_argument("--drift", type=float, nargs="?", const=LEVEL, metavar="LEVEL", help=text)
     text = f"exit code {FOUND} when a picture is anomalous"
     parser.add_argument("--fail_on_anomaly", action="store_true", help=text)
     as_trained = "that of the training where the hardware can"
@@ -83,6 +87,8 @@ def prepare(options: argparse.Namespace, output: Output) -> Places:
     """Return the images that are meant, none for frames. Raises one InputError with every fault."""
     faults = check_positive(options, "workers", "scoring_batch_size", "every")
     faults += check_false_alarm_rate(options) + check_source(options)
+    if options.drift is not None and not 0 < options.drift < 1:
+        faults.append(f"--drift must be above 0 and below 1, not {options.drift}")
     if options.csv == STDOUT:
         faults.append("--csv -: name a file; --jsonl - writes to stdout")
     for option in ("maps", "pictures"):
@@ -112,7 +118,8 @@ def open_sinks(options: argparse.Namespace, predictor: Predictor, stack: ExitSta
     sinks: list[Sink] = []
     if options.csv:
         experts = predictor.detector.experts if predictor.detector.statistics else ()
-        sinks.append(stack.enter_context(csv_file(options.csv, experts)))
+        more = (*experts, DRIFT) if options.drift else experts
+        sinks.append(stack.enter_context(csv_file(options.csv, more)))
     if options.jsonl:
         path = None if options.jsonl == STDOUT else options.jsonl
         sinks.append(stack.enter_context(json_file(path)))
@@ -139,9 +146,11 @@ def predictions_of(
 ) -> Iterator[Prediction]:
     """Return what the detector says of all that is to be scored, one after the other."""
     if isinstance(source, dict):
-        return predict_files(predictor, source, output, options.workers, unreadable)
-    frames = source.frames(interrupts)
-    return predict_frames(predictor, frames, output, options.workers, source.live)
+        found = predict_files(predictor, source, output, options.workers, unreadable)
+    else:
+        frames = source.frames(interrupts)
+        found = predict_frames(predictor, frames, output, options.workers, source.live)
+    return follow(found, Drift(options.drift)) if options.drift else found
 
 
 def main(options: argparse.Namespace) -> int:

@@ -32,6 +32,7 @@ from tests.conftest import (
     make_visa,
     picture,
 )
+from tests.prediction.filming import film, frame, playing_camera
 from utils.recipe import recipe_values
 
 
@@ -53,7 +54,10 @@ BEFORE = {"metrics.md": TRAINED, "predict.md": [c for c in PRODUCT if "--train_s
 AFTER = {
     "experts.md": ["output_statistics/results.csv", "output_three/demo.png"],
     "README.md": ["output/results.csv", "output/demo.png", "seen.csv", "seen/lot/001.png"],
-    "predict.md": ["seen.csv", "seen.jsonl", "seen/a.png", "maps/line3/000.tiff"],
+    "predict.md": [
+        *("seen.csv", "seen.jsonl", "seen/a.png", "maps/line3/000.tiff"),
+        *("frames.csv", "frames/line/000005.png"),
+    ],
     "metrics.md": ["output/results.csv"],
     "research.md": ["output_sorted/results.csv", "output_narrow/demo.png"],
     "teachers.md": ["output_small/teacher_small.safetensors"],
@@ -101,6 +105,7 @@ def home(tmp_path) -> Path:
     fill(home / "line3", 1)
     for name in ("a.png", "new_images/a.jpg"):
         picture(np.random.default_rng(7), stain=True).save(home / name)
+    film(home / "line.mp4", [frame(n) for n in range(8)], "mp4v")
     fill(home / "path" / "imagenet" / "n0", 4)
     fill(home / "path" / "sorted" / "bolt" / "ok", 6)
     fill(home / "path" / "sorted" / "bolt" / "ok_test", 2)
@@ -124,18 +129,32 @@ def home(tmp_path) -> Path:
     return home
 
 
-def run(command: str, home: Path) -> subprocess.CompletedProcess:
+def settings(home: Path) -> dict:
+    """Return how a reader's shell runs a command."""
     path = f"{home / 'bin'}{os.pathsep}{os.environ['PATH']}"
     environment = {**os.environ, "PATH": path, "OMP_NUM_THREADS": "1"}
     environment["TORCH_HOME"] = str(home / "torch")
-    return subprocess.run(
-        ["bash", "-c", command],
-        cwd=home,
-        env=environment,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    return {"cwd": home, "env": environment, "text": True}
+
+
+def run(command: str, home: Path) -> subprocess.CompletedProcess:
+    if "--camera" in command:
+        return run_until_a_row(command, home)
+    line = ["bash", "-c", command]
+    return subprocess.run(line, capture_output=True, check=False, **settings(home))
+
+
+def run_until_a_row(command: str, home: Path) -> subprocess.CompletedProcess:
+    """Run a command that has no end, with a camera that plays; end it once it has scored."""
+    with playing_camera() as camera:
+        line = ["bash", "-c", f"exec {command} --camera {camera.url}"]
+        pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+        with subprocess.Popen(line, **pipes, **settings(home)) as process:
+            rows = iter(process.stdout.readline, "")
+            row = next((row for row in rows if "#" in row), "")
+            process.terminate()  # as Ctrl-C, which shells in the background ignore
+            out, err = process.communicate(timeout=60)
+        return subprocess.CompletedProcess(line, process.returncode, row + out, err)
 
 
 def shown(script: str) -> list[str]:

@@ -129,6 +129,7 @@ def test_ctrl_c_ends_it_well_and_no_row_or_line_holds_its_password(
         playing.url,
         "--jsonl",
         tmp_path / "a.jsonl",
+        "--drift",
         "--fail_on_anomaly",
     ]
     line = ["predict.py", alone.folder, *line, "--pictures", tmp_path / "seen", *MACHINE]

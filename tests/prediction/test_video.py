@@ -180,6 +180,7 @@ def test_one_thing_is_scored_and_every_fault_is_told_at_once(alone, run_predict,
         (("--camera", 0, *options), "not --video and --camera"),
         ((product, "--every", 2), "--every is for --video and --camera"),
         ((*options, "--every", 0), "--every must be at least 1"),
+        ((*options, "--drift", 0), "--drift must be above 0"),
         ((*options, "--csv", line), "would be replaced"),
         (("--camera", "line.avi"), "takes a number, such as 0, or a URL"),
         (("--camera", "http://swordfish:x/"), "takes a number, such as 0, or a URL"),
@@ -190,5 +191,5 @@ def test_one_thing_is_scored_and_every_fault_is_told_at_once(alone, run_predict,
         assert said in fault
         assert "swordfish" not in fault
     with pytest.raises(InputError) as caught:
-        run_predict(alone.folder, "--every", 0)
-    assert len(caught.value.args) == 2
+        run_predict(alone.folder, "--every", 0, "--drift", 1)
+    assert len(caught.value.args) == 3
