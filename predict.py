@@ -8,15 +8,19 @@ if __name__ == "__main__":
 import argparse
 import os
 import sys
+from collections.abc import Iterator
 from contextlib import ExitStack, closing
 from pathlib import Path
 
 from data.ignored import read_region
 from data.samples import InputError, noted, report_faults
-from prediction.inputs import Places, check_apart, check_results, find_images
-from prediction.output import Output, predict_files
-from prediction.predictor import Predictor, load_detector
-from prediction.records import HEAD, Sink, csv_file, json_file, show
+from prediction.changes import follow
+from prediction.frames import Camera, Video
+from prediction.inputs import Places, check_apart, check_results, check_source, find_images
+from prediction.output import Output, predict_files, predict_frames
+from prediction.predictor import Prediction, Predictor, load_detector
+from prediction.records import DRIFT, HEAD, Sink, csv_file, json_file, show
+from scoring.drift import LEVEL, Drift
 from utils.commands import printable, run_command, say
 from utils.detectors import find_detector
 from utils.files import user_path
@@ -35,6 +39,8 @@ EXAMPLES = (
     "python3 predict.py output/trainings/folder/my_product new_images",
     "python3 predict.py detector.safetensors a.png b.jpg 'line3/*.png'",
     "python3 predict.py output new_images --false_alarm_rate 0.01 --pictures seen --csv seen.csv",
+    "python3 predict.py output --video line.mp4 --every 5 --drift",
+    "python3 predict.py output --camera 0 --jsonl -",
 )
 FOUND = 3  # exit code of --fail_on_anomaly
 STDOUT = Path("-")
@@ -53,7 +59,13 @@ def get_parser() -> Parser:
     text = "a run's folder, an output folder with one run, or a detector.safetensors alone"
     parser.add_argument("detector", type=user_path, metavar="DETECTOR", help=text)
     text = "files, folders with all that is below them, patterns such as 'line3/*.png'"
-    parser.add_argument("images", nargs="+", metavar="IMAGES", help=text)
+    parser.add_argument("images", nargs="*", metavar="IMAGES", help=text)
+    group = parser.add_argument_group("instead of IMAGES")
+    group.add_argument("--video", type=user_path, metavar="FILE", help="a video's frames, in order")
+    text = "a camera's newest frame, again and again, until Ctrl-C: a number, or a URL (rtsp://…)"
+    group.add_argument("--camera", metavar="N|URL", help=text)
+    text = "of a video or camera, every Nth frame"
+    group.add_argument("--every", type=int, default=1, metavar="N", help=text)
     group = parser.add_argument_group("output")
     group.add_argument("--csv", type=user_path, metavar="FILE", help="a row a picture")
     text = "a JSON object a picture, a line each; - is stdout, instead of the table"
@@ -64,6 +76,8 @@ def get_parser() -> Parser:
     group.add_argument("--maps", type=user_path, metavar="DIR", help=text)
     add_false_alarm_option(parser)
     add_ignore_option(parser, ", beside what the detector ignores already")
+    text = f"say when pictures, each of another piece, change; falsely with this chance ({LEVEL})"
+    parser.add_argument("--drift", type=float, nargs="?", const=LEVEL, metavar="LEVEL", help=text)
     text = f"exit code {FOUND} when a picture is anomalous"
     parser.add_argument("--fail_on_anomaly", action="store_true", help=text)
     as_trained = "that of the training where the hardware can"
@@ -73,9 +87,11 @@ def get_parser() -> Parser:
 
 
 def prepare(options: argparse.Namespace, output: Output) -> Places:
-    """Return the images that are meant. Raises one InputError with every fault."""
-    faults = check_positive(options, "workers", "scoring_batch_size")
-    faults += check_false_alarm_rate(options)
+    """Return the images that are meant, none for frames. Raises one InputError with every fault."""
+    faults = check_positive(options, "workers", "scoring_batch_size", "every")
+    faults += check_false_alarm_rate(options) + check_source(options)
+    if options.drift is not None and not 0 < options.drift < 1:
+        faults.append(f"--drift must be above 0 and below 1, not {options.drift}")
     if options.csv == STDOUT:
         faults.append("--csv -: name a file; --jsonl - writes to stdout")
     for option in ("maps", "pictures"):
@@ -85,8 +101,9 @@ def prepare(options: argparse.Namespace, output: Output) -> Places:
         with noted(faults):
             read_region(options.ignore)
     places: Places = {}
-    with noted(faults):
-        places = find_images(options.images)
+    if options.images:
+        with noted(faults):
+            places = find_images(options.images)
     files = {name: getattr(options, name) for name in ("csv", "jsonl")}
     results = {name: [file] for name, file in files.items() if file not in (None, STDOUT)}
     faults += [
@@ -95,8 +112,9 @@ def prepare(options: argparse.Namespace, output: Output) -> Places:
         if file.exists() and not file.is_file()
     ]
     results |= output.results(places)
+    kept = [*places, *([options.video] if options.video else [])]
     with noted(faults):
-        faults += check_results(results, [*places, find_detector(options.detector)])
+        faults += check_results(results, [*kept, find_detector(options.detector)])
     report_faults(faults)
     return places
 
@@ -106,7 +124,8 @@ def open_sinks(options: argparse.Namespace, predictor: Predictor, stack: ExitSta
     sinks: list[Sink] = []
     if options.csv:
         experts = predictor.detector.experts if predictor.detector.statistics else ()
-        sinks.append(stack.enter_context(csv_file(options.csv, experts)))
+        more = (*experts, DRIFT) if options.drift else experts
+        sinks.append(stack.enter_context(csv_file(options.csv, more)))
     if options.jsonl:
         path = None if options.jsonl == STDOUT else options.jsonl
         sinks.append(stack.enter_context(json_file(path)))
@@ -116,10 +135,35 @@ def open_sinks(options: argparse.Namespace, predictor: Predictor, stack: ExitSta
     return sinks
 
 
+def open_frames(options: argparse.Namespace) -> Video | Camera | None:
+    """Return what frames come from, or None where images are scored."""
+    if options.video:
+        return Video(options.video, options.every)
+    return Camera(options.camera, options.every) if options.camera else None
+
+
+def predictions_of(
+    options: argparse.Namespace,
+    predictor: Predictor,
+    source: Places | Video | Camera,
+    output: Output,
+    unreadable: dict[Path, str],
+    interrupts: Interrupts,
+) -> Iterator[Prediction]:
+    """Return what the detector says of all that is to be scored, one after the other."""
+    if isinstance(source, dict):
+        found = predict_files(predictor, source, output, options.workers, unreadable)
+    else:
+        frames = source.frames(interrupts)
+        found = predict_frames(predictor, frames, output, options.workers, source.live)
+    return follow(found, Drift(options.drift)) if options.drift else found
+
+
 def main(options: argparse.Namespace) -> int:
     """Score all pictures; those that cannot be read do not stop the others."""
     output = Output(options.maps, options.pictures)
     places = prepare(options, output)
+    frames = open_frames(options)
     machine = ("device", "device_gpu", "precision", "compile", "scoring_batch_size")
     chosen = {name: getattr(options, name) for name in (*machine, "false_alarm_rate", "ignore")}
     predictor = load_detector(options.detector, **chosen)
@@ -129,7 +173,9 @@ def main(options: argparse.Namespace) -> int:
     with Interrupts() as interrupts, ExitStack() as stack:
         sinks = open_sinks(options, predictor, stack)
         try:
-            predictions = predict_files(predictor, places, output, options.workers, unreadable)
+            predictions = predictions_of(
+                options, predictor, frames or places, output, unreadable, interrupts
+            )
             with closing(predictions):
                 for prediction in predictions:
                     for sink in sinks:
@@ -142,11 +188,14 @@ def main(options: argparse.Namespace) -> int:
             failure = error
     if failure:
         raise failure
+    if frames:
+        say(frames.summary(done))
     for fault in sorted(unreadable.values()):
         say(f"error: {printable(fault)}")
-    if interrupts.requested:
-        raise KeyboardInterrupt(f" after {done} of {len(places)}; what was written is whole")
-    if not done:
+    if interrupts.requested and not options.camera:  # which ends so
+        of_all = f" of {len(places)}" if places else ""
+        raise KeyboardInterrupt(f" after {done}{of_all}; what was written is whole")
+    if not done and not interrupts.requested:
         raise InputError("no picture could be read")
     rate = predictor.false_alarm_rate
     promise = f"; of good ones at most {100 * rate:.3g} % are called so" if rate else ""

@@ -1,5 +1,6 @@
 """Which pictures are meant, by files, folders and patterns; where what is made of each goes."""
 
+import argparse
 import glob
 import os
 from pathlib import Path
@@ -45,6 +46,18 @@ def images_of(path: Path) -> tuple[list[Path], Path]:
     if not images:
         raise InputError(f"{path} is no image, no folder with images, and no pattern of any")
     return images, folder
+
+
+def check_source(options: argparse.Namespace) -> list[str]:
+    """Return the fault of options that name nothing to score, or two things."""
+    sources = {"IMAGES": options.images, "--video": options.video, "--camera": options.camera}
+    given = [name for name, value in sources.items() if value]
+    if len(given) != 1:
+        found = f"not {' and '.join(given)}" if given else "not none"
+        return [f"name one thing to score, {found}: IMAGES, --video or --camera"]
+    if given == ["IMAGES"] and options.every != 1:
+        return ["--every is for --video and --camera: name the IMAGES that are meant"]
+    return []
 
 
 def check_apart(option: str, folder: Path, names: list[str]) -> list[str]:

@@ -1,15 +1,17 @@
-"""What is made of each prediction beside its row: a map and a picture; and of image files all."""
+"""What is made of each prediction beside its row: a map, a picture; of files and of frames."""
 
 from collections.abc import Callable, Iterator
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
+from itertools import islice
 from pathlib import Path
 
 from PIL import Image
 
 from data.images import decode, in_background
 from data.samples import InputError
+from prediction.frames import Frame
 from prediction.inputs import Places
 from prediction.pictures import write_picture
 from prediction.predictor import Prediction, Predictor
@@ -67,3 +69,31 @@ def predict_files(
     scored = predictor.score_files([*places], workers, unreadable)
     with closing(in_background(finish, scored, min(workers, WRITERS), prompt=True)) as finished:
         yield from finished
+
+
+def predict_frames(
+    predictor: Predictor, frames: Iterator[Frame], output: Output, workers: int, live: bool
+) -> Iterator[Prediction]:
+    """Yield what a detector says of frames, in order, under their names.
+
+    As a rule several are scored at a time, and threads write behind; a `live` one is scored,
+    written and yielded before the next is asked for.
+    """
+
+    def finish(found: tuple[Frame, Prediction]) -> Prediction:
+        frame, prediction = found
+        output.write(prediction, frame.place, lambda: Image.fromarray(frame.image))
+        return replace(prediction, path=Path(frame.name))
+
+    def scored() -> Iterator[tuple[Frame, Prediction]]:
+        count = 1 if live else predictor.scorer.compute.scoring_batch_size
+        while batch := list(islice(frames, count)):
+            yield from zip(batch, predictor.predict([f.image for f in batch]), strict=True)
+
+    with closing(frames):
+        if live:
+            yield from map(finish, scored())
+        else:
+            writers = min(workers, WRITERS)
+            with closing(in_background(finish, scored(), writers, prompt=True)) as finished:
+                yield from finished

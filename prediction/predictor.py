@@ -40,7 +40,7 @@ class Region(NamedTuple):
 class Prediction:
     """What a detector says of one picture."""
 
-    path: Path | None  # None for one that is no file
+    path: Path | None  # None for one that is no file; of a frame what it is called
     anomalous: bool  # its score is above the threshold
     score: float
     p_value: float | None  # None by a detector of an earlier version, which cannot tell
@@ -51,6 +51,7 @@ class Prediction:
     experts: dict[str, float]  # each expert's own score
     seconds: float  # that the detector took, without decoding
     ignored: np.ndarray | None = None  # bool, of what the detector sees; None where nothing is
+    drift: float | None = None  # see `prediction.following`, where it is asked for
 
     @property
     def verdict(self) -> str:

@@ -14,6 +14,7 @@ from utils.files import written_aside
 
 FIELDS = ("image", "verdict", "score", "p_value", "threshold", "left", "top", "right", "bottom")
 FIELDS += ("area", "map_threshold", "milliseconds")
+DRIFT = "drift"  # the last field, with --drift
 HEAD = (
     f"{'verdict':9} {'score':>8} {'p':>6} {'threshold':>9} {'area':>8}  {'box':22} {'ms':>6}  image"
 )
@@ -22,7 +23,10 @@ Sink = Callable[[Prediction], None]
 
 
 def record(prediction: Prediction) -> dict:
-    """Return FIELDS of a prediction, then each expert's score; None is not known, or not there."""
+    """Return FIELDS of a prediction, each expert's score, and the drift where it is followed.
+
+    None is not known, or not there.
+    """
     place = prediction.region or (None,) * 5
     values = (
         str(prediction.path),
@@ -34,7 +38,8 @@ def record(prediction: Prediction) -> dict:
         prediction.map_threshold,
         round(1000 * prediction.seconds, 3),
     )
-    return dict(zip(FIELDS, values, strict=True)) | prediction.experts
+    drift = {} if prediction.drift is None else {DRIFT: prediction.drift}
+    return dict(zip(FIELDS, values, strict=True)) | prediction.experts | drift
 
 
 def line(prediction: Prediction) -> str:
@@ -64,10 +69,13 @@ def opened(path: Path, errors: str) -> TextIO:
 
 
 @contextmanager
-def csv_file(path: Path, experts: tuple[str, ...]) -> Iterator[Sink]:
-    """Give what adds a row to a CSV file, which is there when the block ends."""
+def csv_file(path: Path, more: tuple[str, ...]) -> Iterator[Sink]:
+    """Give what adds a row to a CSV file, which is there when the block ends.
+
+    `more` are the fields behind FIELDS.
+    """
     with written_aside(path.resolve()) as aside, opened(aside, "surrogateescape") as file:
-        writer = csv.DictWriter(file, (*FIELDS, *experts), lineterminator="\n")
+        writer = csv.DictWriter(file, (*FIELDS, *more), lineterminator="\n")
         writer.writeheader()
         yield lambda prediction: writer.writerow(record(prediction))
 

@@ -34,6 +34,7 @@ from tests.conftest import (
     picture,
     stain_mask,
 )
+from tests.prediction.filming import film, frame, playing_camera
 from utils.recipe import recipe_values
 
 
@@ -51,17 +52,15 @@ PAGES = {"README.md": README} | {n: text for n, text in DOCS.items() if commands
 # What a page's reader has done before, and what is there afterwards.
 TRAINED = [c for c in commands_of(README) if c.startswith("python3 main.py --dataset mvtec_ad")]
 PRODUCT = [c for c in commands_of(README) if c.startswith("python3 main.py --dataset folder")]
-BEFORE = {"metrics.md": TRAINED, "predict.md": [c for c in PRODUCT if "--train_steps 0" in c]}
+ALONE = [c for c in PRODUCT if "--train_steps 0" in c]
+BEFORE = {"metrics.md": TRAINED, "predict.md": ALONE, "streams.md": ALONE}
 AFTER = {
     "experts.md": ["output_statistics/results.csv", "output_three/demo.png"],
     "README.md": ["output/results.csv", "output/demo.png", "seen.csv", "seen/lot/001.png"],
     "predict.md": [
-        "seen.csv",
-        "seen.jsonl",
-        "seen/a.png",
-        "maps/line3/000.tiff",
-        "new.safetensors",
+        *("seen.csv", "seen.jsonl", "seen/a.png", "maps/line3/000.tiff", "new.safetensors"),
     ],
+    "streams.md": ["frames.csv", "frames/line/000005.png"],
     "metrics.md": ["output/results.csv"],
     "research.md": ["output_sorted/results.csv", "output_narrow/demo.png"],
     "teachers.md": ["output_small/teacher_small.safetensors"],
@@ -113,6 +112,7 @@ def home(tmp_path) -> Path:
     for name in ("a.png", "new_images/a.jpg"):
         picture(np.random.default_rng(7), stain=True).save(home / name)
     stain_mask().save(home / "region.png")
+    film(home / "line.mp4", [frame(n) for n in range(8)], "mp4v")
     fill(home / "path" / "imagenet" / "n0", 4)
     fill(home / "path" / "sorted" / "bolt" / "ok", 6)
     fill(home / "path" / "sorted" / "bolt" / "ok_test", 2)
@@ -136,18 +136,32 @@ def home(tmp_path) -> Path:
     return home
 
 
-def run(command: str, home: Path) -> subprocess.CompletedProcess:
+def settings(home: Path) -> dict:
+    """Return how a reader's shell runs a command."""
     path = f"{home / 'bin'}{os.pathsep}{os.environ['PATH']}"
     environment = {**os.environ, "PATH": path, "OMP_NUM_THREADS": "1"}
     environment["TORCH_HOME"] = str(home / "torch")
-    return subprocess.run(
-        ["bash", "-c", command],
-        cwd=home,
-        env=environment,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    return {"cwd": home, "env": environment, "text": True}
+
+
+def run(command: str, home: Path) -> subprocess.CompletedProcess:
+    if "--camera" in command:
+        return run_until_a_row(command, home)
+    line = ["bash", "-c", command]
+    return subprocess.run(line, capture_output=True, check=False, **settings(home))
+
+
+def run_until_a_row(command: str, home: Path) -> subprocess.CompletedProcess:
+    """Run a command that has no end, with a camera that plays; end it once it has scored."""
+    with playing_camera() as camera:
+        line = ["bash", "-c", f"exec {command} --camera {camera.url}"]
+        pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+        with subprocess.Popen(line, **pipes, **settings(home)) as process:
+            rows = iter(process.stdout.readline, "")
+            row = next((row for row in rows if "#" in row), "")
+            process.terminate()  # as Ctrl-C, which shells in the background ignore
+            out, err = process.communicate(timeout=60)
+        return subprocess.CompletedProcess(line, process.returncode, row + out, err)
 
 
 def shown(script: str) -> list[str]:
@@ -244,7 +258,8 @@ def test_every_command_of_a_page_works_in_its_order(home, page):
 
 
 def test_every_page_and_every_kind_of_command_is_among_them():
-    pages = ["experts.md", "metrics.md", "predict.md", "research.md", "speed.md", "teachers.md"]
+    pages = ["experts.md", "metrics.md", "predict.md", "research.md", "speed.md"]
+    pages += ["streams.md", "teachers.md"]
     assert list(PAGES) == ["README.md", *pages, "thresholds.md"]
     assert all(shown(script) for script in SMALLER)
     assert [name for name, *_ in ADDITIONS] == [
