@@ -13,9 +13,10 @@ from pathlib import Path
 
 from data.samples import InputError, noted, report_faults
 from prediction.inputs import Places, check_apart, check_results, find_images
+from prediction.journal import FILES, journal_file, open_journal
 from prediction.output import Output, predict_files
 from prediction.predictor import Predictor, load_detector
-from prediction.records import HEAD, Sink, csv_file, json_file, show
+from prediction.records import HEAD, Sink, columns_of, csv_file, json_file, show
 from utils.commands import printable, run_command, say
 from utils.detectors import find_detector
 from utils.files import user_path
@@ -33,6 +34,7 @@ EXAMPLES = (
     "python3 predict.py output/trainings/folder/my_product new_images",
     "python3 predict.py detector.safetensors a.png b.jpg 'line3/*.png'",
     "python3 predict.py output new_images --false_alarm_rate 0.01 --pictures seen --csv seen.csv",
+    "python3 predict.py output --watch incoming --csv incoming.csv",
 )
 FOUND = 3  # exit code of --fail_on_anomaly
 STDOUT = Path("-")
@@ -51,7 +53,12 @@ def get_parser() -> Parser:
     text = "a run's folder, an output folder with one run, or a detector.safetensors alone"
     parser.add_argument("detector", type=user_path, metavar="DETECTOR", help=text)
     text = "files, folders with all that is below them, patterns such as 'line3/*.png'"
-    parser.add_argument("images", nargs="+", metavar="IMAGES", help=text)
+    parser.add_argument("images", nargs="*", metavar="IMAGES", help=text)
+    text = (
+        "score what arrives in a folder and below, until Ctrl-C; with --csv or --jsonl FILE, which "
+        "are appended to, each picture once, whatever ends the command before; else all again"
+    )
+    parser.add_argument("--watch", type=user_path, metavar="FOLDER", help=text)
     group = parser.add_argument_group("output")
     group.add_argument("--csv", type=user_path, metavar="FILE", help="a row a picture")
     text = "a JSON object a picture, a line each; - is stdout, instead of the table"
@@ -75,35 +82,56 @@ def prepare(options: argparse.Namespace, output: Output) -> Places:
     faults += check_false_alarm_rate(options)
     if options.csv == STDOUT:
         faults.append("--csv -: name a file; --jsonl - writes to stdout")
-    for option in ("maps", "pictures"):
-        if folder := getattr(options, option):
-            faults += check_apart(f"--{option}", folder, options.images)
     places: Places = {}
     with noted(faults):
-        places = find_images(options.images)
-    files = {name: getattr(options, name) for name in ("csv", "jsonl")}
-    results = {name: [file] for name, file in files.items() if file not in (None, STDOUT)}
+        places = find_source(options)
+    rows = row_files(options)
+    written = {name: getattr(options, name) for name in ("maps", "pictures")}
+    written |= rows if options.watch else {}  # what is watched is only read
+    for name, path in written.items():
+        if path:
+            sources = [*options.images, *filter(None, [options.watch])]
+            faults += check_apart(f"--{name}", path, sources)
+    results = {name: [file] for name, file in rows.items()}
     faults += [
         f"--{name} {file} is there, and no file: name another"  # such as a device
         for name, (file,) in results.items()
         if file.exists() and not file.is_file()
     ]
     results |= output.results(places)
+    if options.watch and rows:
+        results["watch"] = [journal_file(rows)]
     with noted(faults):
         faults += check_results(results, [*places, find_detector(options.detector)])
     report_faults(faults)
     return places
 
 
+def find_source(options: argparse.Namespace) -> Places:
+    """Return the images that are meant, none yet of a folder that is watched."""
+    if bool(options.images) == bool(options.watch):
+        raise InputError("name either IMAGES or a folder to --watch")
+    if not options.watch:
+        return find_images(options.images)
+    if not options.watch.is_dir():
+        raise InputError(f"--watch {options.watch}: there is no such folder")
+    return {}
+
+
+def row_files(options: argparse.Namespace) -> dict[str, Path]:
+    """Return the files of rows by their options."""
+    files = {name: getattr(options, name) for name in FILES}
+    return {name: file for name, file in files.items() if file not in (None, STDOUT)}
+
+
 def open_sinks(options: argparse.Namespace, predictor: Predictor, stack: ExitStack) -> list[Sink]:
     """Return what takes each prediction in turn; files are whole when `stack` closes."""
     sinks: list[Sink] = []
-    if options.csv:
-        experts = predictor.detector.experts if predictor.detector.statistics else ()
-        sinks.append(stack.enter_context(csv_file(options.csv, experts)))
-    if options.jsonl:
-        path = None if options.jsonl == STDOUT else options.jsonl
-        sinks.append(stack.enter_context(json_file(path)))
+    files = {} if options.watch else row_files(options)  # which a journal appends to
+    if "csv" in files:
+        sinks.append(stack.enter_context(csv_file(options.csv, columns_of(predictor))))
+    if "jsonl" in files or options.jsonl == STDOUT:
+        sinks.append(stack.enter_context(json_file(files.get("jsonl"))))
     if options.jsonl != STDOUT:
         print(HEAD)
         sinks.append(show)
@@ -117,6 +145,8 @@ def main(options: argparse.Namespace) -> int:
     machine = ("device", "device_gpu", "precision", "compile", "scoring_batch_size")
     chosen = {name: getattr(options, name) for name in (*machine, "false_alarm_rate")}
     predictor = load_detector(options.detector, **chosen)
+    if options.watch:
+        return watch(options, predictor, output)
     unreadable: dict[Path, str] = {}
     done = anomalous = 0
     failure: Exception | None = None
@@ -142,6 +172,35 @@ def main(options: argparse.Namespace) -> int:
         raise KeyboardInterrupt(f" after {done} of {len(places)}; what was written is whole")
     if not done:
         raise InputError("no picture could be read")
+    return conclude(options, predictor, done, anomalous, len(unreadable))
+
+
+def watch(options: argparse.Namespace, predictor: Predictor, output: Output) -> int:
+    """Score what arrives in a folder until Ctrl-C, which is no failure here."""
+    from prediction.watching import predict_arriving  # watchdog takes as long as four pictures
+
+    files, done, anomalous = row_files(options), 0, 0
+    with Interrupts() as interrupts, ExitStack() as stack:
+        journal = stack.enter_context(open_journal(files, columns_of(predictor)))
+        known = f"{len(journal.known)} pictures are done; " if files else ""
+        say(printable(f"watching {options.watch}; {known}Ctrl-C ends it"))
+        sinks = [journal.write, *open_sinks(options, predictor, stack)]
+        arriving = (predictor, options.watch, output, options.workers, journal)
+        predictions = predict_arriving(*arriving, lambda: interrupts.requested)
+        with closing(predictions):
+            for prediction in predictions:
+                for sink in sinks:
+                    sink(prediction)
+                done += 1
+                anomalous += prediction.anomalous
+    say("the same command goes on" if files else "the same command begins again: it has no file")
+    return conclude(options, predictor, done, anomalous, journal.unreadable)
+
+
+def conclude(
+    options: argparse.Namespace, predictor: Predictor, done: int, anomalous: int, unreadable: int
+) -> int:
+    """Say how many were scored; return the exit code."""
     rate = predictor.false_alarm_rate
     promise = f"; of good ones at most {100 * rate:.3g} % are called so" if rate else ""
     say(f"{done} pictures, {anomalous} anomalous{promise}")
