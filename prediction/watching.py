@@ -13,7 +13,7 @@ from contextlib import closing, suppress
 from itertools import chain, islice
 from pathlib import Path
 
-from watchdog.events import FileClosedEvent, FileMovedEvent, FileSystemEvent
+from watchdog.events import DirCreatedEvent, FileClosedEvent, FileMovedEvent, FileSystemEvent
 from watchdog.observers import Observer
 from watchdog.observers.api import BaseObserver
 
@@ -52,19 +52,20 @@ class Events:
         self.observed = there
         if there:
             try:
-                self.root = self.folder.resolve()
-                # or Linux does not tell what was moved in from elsewhere from what was created
-                more = {"generate_full_events": True} if sys.platform == "linux" else {}
-                self.observer = Observer(**more)
-                kinds = [FileClosedEvent, FileMovedEvent]
-                self.observer.schedule(self, str(self.root), recursive=True, event_filter=kinds)
-                self.observer.start()
+                self._begin()
             except OSError as error:  # such as too many folders
                 self.stop()
                 reason = error.strerror or error
-                say(
-                    printable(f"{self.folder}: no events ({reason}): files are found seconds later")
-                )
+                say(printable(f"{self.folder}: no events ({reason}), so files are found later"))
+
+    def _begin(self) -> None:
+        # or Linux does not tell what was moved in from elsewhere from what was created
+        more = {"generate_full_events": True} if sys.platform == "linux" else {}
+        self.observer, self.root = Observer(**more), self.folder.resolve()
+        # of folders as well, or watchdog before 7 hears nothing from new ones
+        kinds = [FileClosedEvent, FileMovedEvent, DirCreatedEvent]
+        self.observer.schedule(self, str(self.root), recursive=True, event_filter=kinds)
+        self.observer.start()
 
     def dispatch(self, event: FileSystemEvent) -> None:
         """Take an event from watchdog."""
@@ -74,7 +75,7 @@ class Events:
 
     def left_alone(self) -> Iterator[Path]:
         """Yield, once, each of the files that nothing was heard of since."""
-        for path, since in list(self.closed.items()):
+        for path, since in self.closed.copy().items():
             if time.monotonic() - since >= CLOSED:
                 self.closed.pop(path)
                 yield path
