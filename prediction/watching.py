@@ -91,16 +91,16 @@ class Events:
 class Watcher:
     """Finds what is finished below a folder, but for the `known` keys, to which it adds."""
 
-    def __init__(self, folder: Path, known: set[int]):
-        self.folder, self.known, self.events = folder, known, Events(folder)
+    def __init__(self, folder: Path, known: set[int], stop: Callable[[], bool]):
+        self.folder, self.known, self.stop, self.events = folder, known, stop, Events(folder)
         self.entered: set[Path] = set()  # folders: each by one name, whatever links there are
         self.gone = False
 
-    def lists(self, stop: Callable[[], bool]) -> Iterator[list[Version]]:
+    def lists(self) -> Iterator[list[Version]]:
         """Yield all that is finished, MOST at once, until `stop` says so."""
         walks = self._walks()
         try:
-            while not stop():
+            while not self.stop():
                 walked = iter(walks.__next__, None)  # up to the next rest
                 if found := list(islice(self._new(chain(self._closed(), walked)), MOST)):
                     yield found
@@ -164,8 +164,11 @@ class Watcher:
                 self.entered.add(Path(place))
                 folders[:] = sorted(name for name in folders if not is_hidden(name))
                 paths = (Path(place, name) for name in sorted(names))
-                found = filter(None, map(look, filter(is_image, paths)))
-                yield from (version for version in found if version.key not in self.known)
+                for version in map(look, filter(is_image, paths)):
+                    if self.stop():  # a walk through a large share takes minutes
+                        return
+                    if version and version.key not in self.known:
+                        yield version
 
 
 def look(path: Path) -> Version | None:
@@ -190,7 +193,7 @@ def predict_arriving(
     It is noted in the journal when the next is asked for: by then its rows are written. What cannot
     be read is told on stderr, and tried again when it has changed.
     """
-    for versions in Watcher(folder, journal.known).lists(stop):
+    for versions in Watcher(folder, journal.known, stop).lists():
         waiting = {version.path: version for version in versions}
         places = {path: path.relative_to(folder) for path in waiting}
         unreadable: dict[Path, str] = {}

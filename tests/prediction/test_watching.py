@@ -2,6 +2,7 @@
 
 import os
 import shutil
+import threading
 import time
 import tracemalloc
 from pathlib import Path
@@ -11,7 +12,7 @@ import pytest
 from data.listing import identity
 from prediction import watching
 from prediction.watching import MOST, Watcher, look
-from tests.prediction.watching import Watched, wait_for
+from tests.prediction.watching import LIMIT, Watched, wait_for
 
 QUICK = {"STILL": 0.3, "CLOSED": 0.05, "TICK": 0.005}  # seconds
 
@@ -183,7 +184,7 @@ def test_a_backlog_comes_in_lists_and_what_is_new_between_them(folder):
     lengths, news = [], []
     begun = time.monotonic()
     tracemalloc.start()
-    for versions in Watcher(folder, known).lists(lambda: len(known) == 1001):
+    for versions in Watcher(folder, known, lambda: len(known) == 1001).lists():
         if not lengths:
             write(folder / "new.png")
             time.sleep(4 * QUICK["CLOSED"])
@@ -196,3 +197,20 @@ def test_a_backlog_comes_in_lists_and_what_is_new_between_them(folder):
     assert sum(lengths) == 1001
     assert kept < 2**20
     assert time.monotonic() - begun < 20
+
+
+def test_asked_to_stop_it_does_not_end_its_walk_first(folder, monkeypatch):
+    """As on a share that answers slowly."""
+    for number in range(500):
+        write(folder / f"{number}.png")
+    slow = threading.Event()
+
+    def look_slowly(path: Path) -> None:
+        slow.set()
+        time.sleep(0.1)
+
+    monkeypatch.setattr(watching, "look", look_slowly)
+    with Watched(folder):
+        slow.wait(LIMIT)
+        begun = time.monotonic()
+    assert time.monotonic() - begun < 10

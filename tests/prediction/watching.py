@@ -31,11 +31,11 @@ class Watched:
     def __init__(self, folder: Path, known: set[int] | None = None):
         self.folder, self.over = folder, False
         self.lists: list[list[Version]] = []
-        self.watcher = Watcher(folder, set() if known is None else known)
+        self.watcher = Watcher(folder, set() if known is None else known, lambda: self.over)
         self.thread = threading.Thread(target=self._run)
 
     def _run(self) -> None:
-        for versions in self.watcher.lists(lambda: self.over):
+        for versions in self.watcher.lists():
             self.lists.append(versions)
 
     @property
