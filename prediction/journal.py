@@ -222,11 +222,9 @@ def recover(file: Path, length: int | None, begins: bytes, columns: int, journal
         return
     with file.open("r+b") as rows:
         found = rows.read(len(begins))
-        if not begins.startswith(found):
+        torn = length == 0 and begins.startswith(found)  # its first row
+        if found != begins and not torn:
             raise InputError(f"{file} has other columns, or no rows of ours: name another file")
-        if found != begins:  # torn before its first row was whole
-            rows.truncate(0)
-            return
         if length is not None and is_known(rows, length, columns):
             rows.truncate(length)
             return

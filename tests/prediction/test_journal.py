@@ -105,10 +105,11 @@ def test_rows_that_are_moved_away_meanwhile_begin_anew_at_the_next_list(files, t
             journal.note(version(name))
             files["csv"].replace(tmp_path / "seen.csv.1")
             journal.sync()
-    assert written(files)[1] == expected(*NAMES[:2])[1]
-    assert (tmp_path / "seen.csv.1").read_bytes() == expected(NAMES[1])[0]
-    assert files["csv"].read_bytes() == expected()[0]
+        assert (tmp_path / "seen.csv.1").read_bytes() == expected(NAMES[1])[0]
+        assert written(files) == (expected()[0], expected(*NAMES[:2])[1])
+        journal.write(prediction(NAMES[2]))  # killed before it is noted
     assert score(files, *NAMES[:3]) == [NAMES[2]]
+    assert written(files) == (expected(NAMES[2])[0], expected(*NAMES[:3])[1])
 
 
 @pytest.mark.parametrize("note", [b"a note of mine\n", b"rows, and, notes\nof mine", b"\n\n"])
@@ -153,6 +154,12 @@ def test_a_journal_cannot_cut_what_is_no_row(files, journal_path):
         files["jsonl"].write_bytes(jsonl + b"prose\n")
         score(files)
         assert written(files) == (csv + b"prose\n", jsonl + b"prose\n")
+    within = len(expected()[0]) + 3  # the first row's name
+    journal_path.write_text(json.dumps({"csv": within, "jsonl": 3}) + "\n")
+    for name, content in (("csv", csv), ("jsonl", jsonl)):
+        files[name].write_bytes(content)
+    score(files)
+    assert written(files) == (csv, jsonl)
 
 
 LINE = {"path": "/a.png", "size": 1, "mtime_ns": 1, "csv": 140, "jsonl": 0}
