@@ -46,7 +46,7 @@ def get_parser() -> Parser:
         "Score pictures with a trained detector; print a line for each: its verdict, score, "
         "p-value, and where it is strangest. Exit code: 0 done, 1 failed, 2 wrong option, or a "
         "picture that cannot be read, 3 with --fail_on_anomaly (also where 2 holds), 130 "
-        "interrupted.",
+        "interrupted, which to --watch is no failure.",
         EXAMPLES,
         presets=False,
     )
@@ -56,7 +56,7 @@ def get_parser() -> Parser:
     parser.add_argument("images", nargs="*", metavar="IMAGES", help=text)
     text = (
         "score what arrives in a folder and below, until Ctrl-C; with --csv or --jsonl FILE, which "
-        "are appended to, each picture once, whatever ends the command before; else all again"
+        "are appended to, each picture once, however often it is started; else all at each start"
     )
     parser.add_argument("--watch", type=user_path, metavar="FOLDER", help=text)
     group = parser.add_argument_group("output")
