@@ -4,6 +4,7 @@ import json
 import os
 import random
 import shutil
+import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -13,7 +14,7 @@ import pytest
 
 from data.samples import InputError
 from prediction import watching
-from prediction.journal import FILES, Appended, open_journal
+from prediction.journal import FILES, Appended, Journal, open_journal
 from prediction.records import FIELDS
 from tests.conftest import fill, picture
 from tests.faults.running import CONTEXT
@@ -97,21 +98,28 @@ def test_what_cannot_be_read_is_told_once_and_scored_when_it_changes(
 def test_a_file_that_goes_before_it_is_read_is_forgotten_until_it_is_back(
     watch, pictures, tmp_path, monkeypatch, capsys
 ):
-    real, away = watching.predict_files, tmp_path / "away.jpg"
+    path, away = pictures / "größe.jpg", tmp_path / "away.jpg"
+    real, real_sync, ended = watching.predict_files, Journal.sync, threading.Event()
 
-    def predict_files(predictor, places, *more):
-        if not away.exists():
-            (pictures / "größe.jpg").rename(away)
-        elif pictures / "größe.jpg" not in places:
-            shutil.copy2(away, pictures / "größe.jpg")
-        return real(predictor, places, *more)
+    def predict_files(*arguments):
+        if not ended.is_set():
+            path.rename(away)
+        return real(*arguments)
+
+    def sync(self) -> None:
+        real_sync(self)
+        ended.set()
+
+    def back() -> bool:
+        if ended.is_set() and away.exists():
+            away.rename(path)  # the same file
+        return path.exists() and len(lines_of(tmp_path / "a.jsonl")) == 4
 
     monkeypatch.setattr(watching, "predict_files", predict_files)
-    assert watch(3) == 0
-    picture(np.random.default_rng(3), stain=True).save(pictures / "new.png")
-    assert watch(5) == 0
+    monkeypatch.setattr(Journal, "sync", sync)
+    assert watch(3, until=back) == 0
     assert "error" not in capsys.readouterr().err
-    assert sum("größe" in row["image"] for row in rows_of(tmp_path / "a.csv")) == 1
+    assert [Path(row["image"]) for row in rows_of(tmp_path / "a.csv")][3:] == [path]
 
 
 def test_a_full_disk_ends_it_and_the_next_start_goes_on(watch, tmp_path, monkeypatch, capsys):

@@ -62,8 +62,10 @@ def interrupted_when(there: Callable[[], bool]) -> threading.Thread:
     """Send this process SIGINT once something is there, as a user who has seen enough."""
 
     def interrupt() -> None:
-        wait_for(there)
-        os.kill(os.getpid(), signal.SIGINT)
+        try:
+            wait_for(there)
+        finally:  # or a test that fails would never end
+            os.kill(os.getpid(), signal.SIGINT)
 
     thread = threading.Thread(target=interrupt, daemon=True)
     thread.start()
