@@ -8,18 +8,18 @@ if __name__ == "__main__":
 import argparse
 import os
 import sys
-from collections.abc import Iterator
 from contextlib import ExitStack, closing
 from pathlib import Path
 
 from data.ignored import read_region
 from data.samples import InputError, noted, report_faults
 from prediction.changes import follow
-from prediction.frames import Camera, Video
 from prediction.inputs import Places, check_apart, check_results, check_source, find_images
-from prediction.output import Output, predict_files, predict_frames
-from prediction.predictor import Prediction, Predictor, load_detector
-from prediction.records import DRIFT, HEAD, Sink, csv_file, json_file, show
+from prediction.journal import FILES, journal_file, open_journal
+from prediction.output import Output
+from prediction.predictor import load_detector
+from prediction.records import HEAD, Sink, columns_of, csv_file, json_file, show
+from prediction.sources import Source, open_source
 from scoring.drift import LEVEL, Drift
 from utils.commands import printable, run_command, say
 from utils.detectors import find_detector
@@ -39,6 +39,7 @@ EXAMPLES = (
     "python3 predict.py output/trainings/folder/my_product new_images",
     "python3 predict.py detector.safetensors a.png b.jpg 'line3/*.png'",
     "python3 predict.py output new_images --false_alarm_rate 0.01 --pictures seen --csv seen.csv",
+    "python3 predict.py output --watch incoming --csv incoming.csv",
     "python3 predict.py output --video line.mp4 --every 5 --drift",
     "python3 predict.py output --camera 0 --jsonl -",
 )
@@ -61,6 +62,11 @@ def get_parser() -> Parser:
     text = "files, folders with all that is below them, patterns such as 'line3/*.png'"
     parser.add_argument("images", nargs="*", metavar="IMAGES", help=text)
     group = parser.add_argument_group("instead of IMAGES")
+    text = (
+        "what arrives in a folder and below, until Ctrl-C; with --csv or --jsonl FILE, which are "
+        "appended to, each picture once, however often it is started; else all at each start"
+    )
+    group.add_argument("--watch", type=user_path, metavar="FOLDER", help=text)
     group.add_argument("--video", type=user_path, metavar="FILE", help="a video's frames, in order")
     text = "a camera's newest frame, again and again, until Ctrl-C: a number, or a URL (rtsp://…)"
     group.add_argument("--camera", metavar="N|URL", help=text)
@@ -86,17 +92,21 @@ def get_parser() -> Parser:
     return parser
 
 
-def prepare(options: argparse.Namespace, output: Output) -> Places:
-    """Return the images that are meant, none for frames. Raises one InputError with every fault."""
+def prepare(options: argparse.Namespace, output: Output) -> Source:
+    """Return what is to be scored. Raises one InputError with every fault."""
     faults = check_positive(options, "workers", "scoring_batch_size", "every")
     faults += check_false_alarm_rate(options) + check_source(options)
     if options.drift is not None and not 0 < options.drift < 1:
         faults.append(f"--drift must be above 0 and below 1, not {options.drift}")
     if options.csv == STDOUT:
         faults.append("--csv -: name a file; --jsonl - writes to stdout")
-    for option in ("maps", "pictures"):
-        if folder := getattr(options, option):
-            faults += check_apart(f"--{option}", folder, options.images)
+    rows = row_files(options)
+    written = {name: getattr(options, name) for name in ("maps", "pictures")}
+    written |= rows if options.watch else {}  # what is watched is only read
+    for name, path in written.items():
+        if path:
+            sources = [*options.images, *filter(None, [options.watch])]
+            faults += check_apart(f"--{name}", path, sources)
     if options.ignore:
         with noted(faults):
             read_region(options.ignore)
@@ -104,105 +114,88 @@ def prepare(options: argparse.Namespace, output: Output) -> Places:
     if options.images:
         with noted(faults):
             places = find_images(options.images)
-    files = {name: getattr(options, name) for name in ("csv", "jsonl")}
-    results = {name: [file] for name, file in files.items() if file not in (None, STDOUT)}
+    results = {name: [file] for name, file in rows.items()}
     faults += [
         f"--{name} {file} is there, and no file: name another"  # such as a device
         for name, (file,) in results.items()
         if file.exists() and not file.is_file()
     ]
     results |= output.results(places)
-    kept = [*places, *([options.video] if options.video else [])]
+    if options.watch and rows:
+        results["watch"] = [journal_file(rows)]
+    kept = [*places, *filter(None, [options.video, options.ignore])]
     with noted(faults):
         faults += check_results(results, [*kept, find_detector(options.detector)])
     report_faults(faults)
-    return places
+    return open_source(options, places)
 
 
-def open_sinks(options: argparse.Namespace, predictor: Predictor, stack: ExitStack) -> list[Sink]:
+def row_files(options: argparse.Namespace) -> dict[str, Path]:
+    """Return the files of rows by their options."""
+    files = {name: getattr(options, name) for name in FILES}
+    return {name: file for name, file in files.items() if file not in (None, STDOUT)}
+
+
+def open_sinks(
+    options: argparse.Namespace, source: Source, columns: tuple[str, ...], stack: ExitStack
+) -> list[Sink]:
     """Return what takes each prediction in turn; files are whole when `stack` closes."""
     sinks: list[Sink] = []
-    if options.csv:
-        experts = predictor.detector.experts if predictor.detector.statistics else ()
-        more = (*experts, DRIFT) if options.drift else experts
-        sinks.append(stack.enter_context(csv_file(options.csv, more)))
-    if options.jsonl:
-        path = None if options.jsonl == STDOUT else options.jsonl
-        sinks.append(stack.enter_context(json_file(path)))
+    files = row_files(options)
+    if options.watch:
+        source.journal = stack.enter_context(open_journal(files, columns))
+        sinks, files = [source.journal.write], {}
+    if "csv" in files:
+        sinks.append(stack.enter_context(csv_file(options.csv, columns)))
+    if "jsonl" in files or options.jsonl == STDOUT:
+        sinks.append(stack.enter_context(json_file(files.get("jsonl"))))
     if options.jsonl != STDOUT:
         print(HEAD)
         sinks.append(show)
     return sinks
 
 
-def open_frames(options: argparse.Namespace) -> Video | Camera | None:
-    """Return what frames come from, or None where images are scored."""
-    if options.video:
-        return Video(options.video, options.every)
-    return Camera(options.camera, options.every) if options.camera else None
-
-
-def predictions_of(
-    options: argparse.Namespace,
-    predictor: Predictor,
-    source: Places | Video | Camera,
-    output: Output,
-    unreadable: dict[Path, str],
-    interrupts: Interrupts,
-) -> Iterator[Prediction]:
-    """Return what the detector says of all that is to be scored, one after the other."""
-    if isinstance(source, dict):
-        found = predict_files(predictor, source, output, options.workers, unreadable)
-    else:
-        frames = source.frames(interrupts)
-        found = predict_frames(predictor, frames, output, options.workers, source.live)
-    return follow(found, Drift(options.drift)) if options.drift else found
-
-
 def main(options: argparse.Namespace) -> int:
-    """Score all pictures; those that cannot be read do not stop the others."""
+    """Score all that is meant; what cannot be read does not stop the others."""
     output = Output(options.maps, options.pictures)
-    places = prepare(options, output)
-    frames = open_frames(options)
+    source = prepare(options, output)
     machine = ("device", "device_gpu", "precision", "compile", "scoring_batch_size")
     chosen = {name: getattr(options, name) for name in (*machine, "false_alarm_rate", "ignore")}
     predictor = load_detector(options.detector, **chosen)
-    unreadable: dict[Path, str] = {}
+    columns = columns_of(predictor, bool(options.drift))
     done = anomalous = 0
     failure: Exception | None = None
     with Interrupts() as interrupts, ExitStack() as stack:
-        sinks = open_sinks(options, predictor, stack)
+        sinks = open_sinks(options, source, columns, stack)
+        predictions = source.predictions(predictor, output, options.workers, interrupts)
+        if options.drift:
+            predictions = follow(predictions, Drift(options.drift))
         try:
-            predictions = predictions_of(
-                options, predictor, frames or places, output, unreadable, interrupts
-            )
             with closing(predictions):
                 for prediction in predictions:
                     for sink in sinks:
                         sink(prediction)
                     done += 1
                     anomalous += prediction.anomalous
-                    if interrupts.requested:
+                    if interrupts.requested and not source.endless:  # which ends itself
                         break
         except Exception as error:  # the rows so far are whole, and kept
             failure = error
     if failure:
         raise failure
-    if frames:
-        say(frames.summary(done))
-    for fault in sorted(unreadable.values()):
-        say(f"error: {printable(fault)}")
-    if interrupts.requested and not options.camera:  # which ends so
-        of_all = f" of {len(places)}" if places else ""
+    for text in source.conclusion(done):
+        say(printable(text))
+    if interrupts.requested and not source.endless:
+        of_all = f" of {source.promised}" if source.promised else ""
         raise KeyboardInterrupt(f" after {done}{of_all}; what was written is whole")
-    if not done and not interrupts.requested:
+    if not (done or source.endless):
         raise InputError("no picture could be read")
     rate = predictor.false_alarm_rate
     promise = f"; of good ones at most {100 * rate:.3g} % are called so" if rate else ""
     say(f"{done} pictures, {anomalous} anomalous{promise}")
     if options.fail_on_anomaly and anomalous:
         return FOUND
-    return 2 if unreadable else 0
+    return 2 if source.unreadable else 0
 
 
 if __name__ == "__main__":

@@ -50,13 +50,14 @@ def images_of(path: Path) -> tuple[list[Path], Path]:
 
 def check_source(options: argparse.Namespace) -> list[str]:
     """Return the fault of options that name nothing to score, or two things."""
-    sources = {"IMAGES": options.images, "--video": options.video, "--camera": options.camera}
+    names = ("watch", "video", "camera")
+    sources = {"IMAGES": options.images} | {f"--{name}": getattr(options, name) for name in names}
     given = [name for name, value in sources.items() if value]
     if len(given) != 1:
         found = f"not {' and '.join(given)}" if given else "not none"
-        return [f"name one thing to score, {found}: IMAGES, --video or --camera"]
-    if given == ["IMAGES"] and options.every != 1:
-        return ["--every is for --video and --camera: name the IMAGES that are meant"]
+        return [f"name one thing to score, {found}: IMAGES, --watch, --video or --camera"]
+    if given[0] in ("IMAGES", "--watch") and options.every != 1:
+        return ["--every is for --video and --camera: leave it out"]
     return []
 
 

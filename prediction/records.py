@@ -1,14 +1,14 @@
 """What predict.py says of each picture: a line of a table, a row of CSV, a JSON object."""
 
 import csv
+import io
 import json
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TextIO
 
-from prediction.predictor import Prediction
+from prediction.predictor import Prediction, Predictor
 from utils.commands import printable
 from utils.files import written_aside
 
@@ -42,6 +42,12 @@ def record(prediction: Prediction) -> dict:
     return dict(zip(FIELDS, values, strict=True)) | prediction.experts | drift
 
 
+def columns_of(predictor: Predictor, drift: bool) -> tuple[str, ...]:
+    """Return the fields of each record that a detector gives, with `drift` where it is followed."""
+    experts = predictor.detector.experts if predictor.detector.statistics else ()
+    return (*FIELDS, *experts, DRIFT) if drift else (*FIELDS, *experts)
+
+
 def line(prediction: Prediction) -> str:
     """Return a prediction as a line below HEAD."""
     region, p = prediction.region, prediction.p_value
@@ -63,21 +69,28 @@ def as_json(prediction: Prediction) -> str:
     return json.dumps(record(prediction), ensure_ascii=False)
 
 
-def opened(path: Path, errors: str) -> TextIO:
-    """Open a file of rows; `errors` is what becomes of names that are no UTF-8."""
-    return path.open("w", encoding="utf-8", errors=errors, newline="")
+def csv_row(columns: tuple[str, ...], prediction: Prediction | None = None) -> bytes:
+    """Return a prediction's row of CSV, or the header; names that are no UTF-8 stay as they are."""
+    text = io.StringIO()
+    writer = csv.DictWriter(text, columns, lineterminator="\n")
+    if prediction:
+        writer.writerow(record(prediction))
+    else:
+        writer.writeheader()
+    return text.getvalue().encode("utf-8", "surrogateescape")
+
+
+def json_row(prediction: Prediction) -> bytes:
+    """Return a prediction's line of JSON; names that are no UTF-8 are escaped."""
+    return f"{as_json(prediction)}\n".encode("utf-8", "backslashreplace")
 
 
 @contextmanager
-def csv_file(path: Path, more: tuple[str, ...]) -> Iterator[Sink]:
-    """Give what adds a row to a CSV file, which is there when the block ends.
-
-    `more` are the fields behind FIELDS.
-    """
-    with written_aside(path.resolve()) as aside, opened(aside, "surrogateescape") as file:
-        writer = csv.DictWriter(file, (*FIELDS, *more), lineterminator="\n")
-        writer.writeheader()
-        yield lambda prediction: writer.writerow(record(prediction))
+def csv_file(path: Path, columns: tuple[str, ...]) -> Iterator[Sink]:
+    """Give what adds a row to a CSV file, which is there when the block ends."""
+    with written_aside(path.resolve()) as aside, aside.open("wb") as file:
+        file.write(csv_row(columns))
+        yield lambda prediction: file.write(csv_row(columns, prediction))
 
 
 @contextmanager
@@ -86,5 +99,5 @@ def json_file(path: Path | None) -> Iterator[Sink]:
     if path is None:
         yield lambda prediction: print(as_json(prediction), file=sys.stdout, flush=True)
         return
-    with written_aside(path.resolve()) as aside, opened(aside, "backslashreplace") as file:
-        yield lambda prediction: file.write(f"{as_json(prediction)}\n")
+    with written_aside(path.resolve()) as aside, aside.open("wb") as file:
+        yield lambda prediction: file.write(json_row(prediction))

@@ -60,11 +60,13 @@ AFTER = {
     "predict.md": [
         *("seen.csv", "seen.jsonl", "seen/a.png", "maps/line3/000.tiff", "new.safetensors"),
     ],
-    "streams.md": ["frames.csv", "frames/line/000005.png"],
+    "streams.md": ["frames.csv", "frames/line/000005.png", "incoming.csv"],
     "metrics.md": ["output/results.csv"],
     "research.md": ["output_sorted/results.csv", "output_narrow/demo.png"],
     "teachers.md": ["output_small/teacher_small.safetensors"],
 }
+# What a command goes on for ever for: when it is there, its reader has seen enough.
+ENDLESS = {"--watch": "incoming_seen/lot/001.png.png"}
 # What is added to a file, which the first line names: at its end, or above a function.
 ADDITIONS = re.findall(r"```python\n# ([\w/.]+)(?:, above (\w+))?\n(.*?)```", TEXT, re.DOTALL)
 ELSEWHERE = {"--help", "--nproc_per_node", "--logdir"}  # no options of ours alone
@@ -106,6 +108,7 @@ def home(tmp_path) -> Path:
     make_visa(home / "VisA", "pcb1")
     make_product(home / "my_product")
     fill(home / "new_images" / "lot", 2)
+    fill(home / "incoming" / "lot", 2)
     fill(home / "line3", 1)
     (home / "more_good").mkdir()
     picture(np.random.default_rng(8), stain=False).save(home / "more_good" / "b.png")
@@ -162,6 +165,15 @@ def run_until_a_row(command: str, home: Path) -> subprocess.CompletedProcess:
             process.terminate()  # as Ctrl-C, which shells in the background ignore
             out, err = process.communicate(timeout=60)
         return subprocess.CompletedProcess(line, process.returncode, row + out, err)
+
+
+def ended(command: str) -> str:
+    """Return a command that ends: one that goes on for ever is sent SIGTERM, as by its reader."""
+    for option, file in ENDLESS.items():
+        if option in command:
+            wait = f"until [ -e {file} ]; do kill -0 $! || break; sleep 0.1; done"
+            return f"{command} & {wait}; kill $!; wait $!"
+    return command
 
 
 def shown(script: str) -> list[str]:
@@ -251,7 +263,7 @@ def test_every_command_of_a_page_works_in_its_order(home, page):
             maps = home / "output" / "anomaly_maps" / "mvtec_ad"
             shutil.copytree(maps, home / "path" / "maps", dirs_exist_ok=True)
         again = "--overwrite" if script.startswith("main.py") and "--resume" not in command else ""
-        done = run(f"{command} {SMALLER[script]} {again}", home)
+        done = run(ended(f"{command} {SMALLER[script]} {again}"), home)
         assert done.returncode == 0, f"{command}\n{done.stdout}\n{done.stderr}"
         assert "Traceback" not in done.stderr
     assert all((home / name).is_file() for name in AFTER.get(page, ()))

@@ -236,8 +236,9 @@ def test_trained_state_lies_in_buffers(detector):
         "bits": (),
         "map_threshold": (),
         "good_scores": (3, 0),  # combined, student and autoencoder; of no image yet
-        "ignored": (0, 0),  # bool (H, W) where something is
-        "typical": (3, 0, 0),  # uint8 (3, H, W) when there are images
+        "view.ignored": (0, 0),  # bool (H, W) where something is
+        "view.overlooked": (0, 0),
+        "view.typical": (3, 0, 0),  # uint8 (3, H, W) when there are images
         "student_threshold": (),
         "autoencoder_threshold": (),
     }
