@@ -59,7 +59,7 @@ def get_parser() -> Parser:
     text = "a run's folder, an output folder with one run, or a detector.safetensors alone"
     parser.add_argument("detector", type=user_path, metavar="RUN", help=text)
     text = "good images: files, folders with all that is below them, patterns"
-    parser.add_argument("images", nargs="*", metavar="IMAGES", help=text)
+    parser.add_argument("images", nargs="*", default=[], metavar="IMAGES", help=text)
     text = "write the new detector there, and leave RUN's as it is"
     parser.add_argument("--out", type=user_path, metavar="FILE", help=text)
     add_false_alarm_option(parser)

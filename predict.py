@@ -60,7 +60,7 @@ def get_parser() -> Parser:
     text = "a run's folder, an output folder with one run, or a detector.safetensors alone"
     parser.add_argument("detector", type=user_path, metavar="DETECTOR", help=text)
     text = "files, folders with all that is below them, patterns such as 'line3/*.png'"
-    parser.add_argument("images", nargs="*", metavar="IMAGES", help=text)
+    parser.add_argument("images", nargs="*", default=[], metavar="IMAGES", help=text)
     group = parser.add_argument_group("instead of IMAGES")
     text = (
         "what arrives in a folder and below, until Ctrl-C; with --csv or --jsonl FILE, which are "

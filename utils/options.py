@@ -54,8 +54,12 @@ class Parser(argparse.ArgumentParser):
         self.add_argument("--debug", action="store_true", help="show a traceback on errors")
 
     def parse_args(self, args=None, namespace=None) -> argparse.Namespace:
-        """Name the nearest option there is for each that there is not."""
-        options, unknown = self.parse_known_args(args, namespace)
+        """Name the nearest option there is for each that there is not.
+
+        Options may stand between positional arguments, of which there may be any number.
+        """
+        parse = self.parse_known_args if self._subparsers else self.parse_known_intermixed_args
+        options, unknown = parse(args, namespace)
         named = [text for text in unknown if text.startswith("-")] or unknown  # not their values
         report_faults([self.unknown(text) for text in named])
         return options

@@ -189,3 +189,15 @@ def test_an_option_that_a_former_version_stored_is_ignored_and_told(tmp_path, li
     with pytest.warns(UserWarning, match=r"config\.yaml: .* is no option any more"):
         options = options_of("--config", str(config))
     assert (options.train_steps, options.compile) == (7, "auto")
+
+
+@pytest.mark.parametrize("script", [predict, calibrate], ids=lambda script: script.__name__)
+def test_options_may_stand_anywhere_among_the_images(script):
+    for line in (
+        ["out", "a.png", "b.png", "--workers", "2"],
+        ["out", "--workers", "2", "a.png", "b.png"],
+        ["--workers", "2", "out", "a.png", "b.png"],
+        ["out", "a.png", "--workers", "2", "b.png"],
+    ):
+        options = parse(script.get_parser(), line)
+        assert (options.detector, options.images) == (Path("out"), ["a.png", "b.png"])
