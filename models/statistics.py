@@ -1,5 +1,7 @@
 """Two statistics of the teacher's features: what a place looks like, what an image is made of."""
 
+from concurrent.futures import ThreadPoolExecutor
+
 import torch
 from torch import nn
 
@@ -78,7 +80,10 @@ class Position(nn.Module):
         """
         if own:
             covariance = self.moments().shrunk_to_pooled()
-            whitening = torch.cat([inverse_root(some) for some in covariance.split(BLOCK)])
+            # LAPACK takes matrix after matrix; a GPU's library wants no threads, and needs none
+            workers = torch.get_num_threads() if covariance.device.type == "cpu" else 1
+            with ThreadPoolExecutor(workers) as pool:
+                whitening = torch.cat([*pool.map(inverse_root, covariance.split(BLOCK))])
             return self.basis, self.mean @ self.basis, whitening
         samples = max(int(self.count) - 1, 1) * len(self.mean[::EVERY])
         values, vectors = eigen(self.scatter / samples)
