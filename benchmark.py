@@ -10,12 +10,14 @@ import json
 import os
 import sys
 import warnings
-
-from tabulate import tabulate
+from collections.abc import Callable
+from typing import NamedTuple
 
 from benchmarks.evaluation import benchmark_evaluation
 from benchmarks.inference import benchmark_inference
 from benchmarks.machine import machine
+from benchmarks.prediction import benchmark_prediction
+from benchmarks.tables import print_evaluation, print_networks, print_prediction, print_thresholds
 from benchmarks.thresholds import benchmark_thresholds
 from benchmarks.training import benchmark_training
 from data.samples import report_faults
@@ -36,18 +38,23 @@ from utils.options import (
     check_positive,
 )
 
-TRAIN = "training steps, their images and loaders included"
-INFERENCE = "scoring, from the image on the device to its map at full size"
-EVALUATION = (
-    "metrics from maps on disk: a test set's real masks, generated maps of its images' size"
-)
-THRESHOLDS = "good images that alarm, against what the false-alarm rate promises"
 EXAMPLES = (
     "python3 benchmark.py train --dataset demo --image_size 128 160 --against published",
     "python3 benchmark.py evaluation --dataset mvtec_ad --mvtec_ad_path path/mvtec_ad "
     "--subdataset bottle --images 20",
+    "python3 benchmark.py predict output/trainings/folder/my_product",
     "python3 benchmark.py thresholds output --good_images 10 20 50",
 )
+
+
+class Command(NamedTuple):
+    """What one of benchmark.py's commands is, and how each of its parts is done."""
+
+    text: str
+    add_options: Callable[[Parser], None]
+    check: Callable[[argparse.Namespace], list[str]]  # returns every fault
+    run: Callable[[argparse.Namespace], dict]
+    show: Callable[[dict], None]
 
 
 def get_parser() -> Parser:
@@ -55,61 +62,33 @@ def get_parser() -> Parser:
     text = "Measure how fast the parts are, on this machine."
     parser = Parser(text, EXAMPLES, presets=False)
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
-    train = add_command(commands, "train", TRAIN)
-    group = add_networks_options(train, scores=False)
-    group.add_argument("--batch_size", type=int, default=1, help="images a step")
-    group.add_argument(
-        "--imagenet_train_path", type=user_path, help="natural images for the penalty"
-    )
-    inference = add_command(commands, "inference", INFERENCE)
-    group = add_networks_options(inference, scores=True)
-    add_experts_option(inference, NETWORKS)
-    text = "images at once, one or several; default: 1 on a CPU, else 1 and 16"
-    group.add_argument("--batch_size", type=int, nargs="+", help=text)
-    evaluation = add_command(commands, "evaluation", EVALUATION)
-    group = evaluation.add_argument_group("benchmark")
-    group.add_argument(
-        "--images",
-        type=int,
-        nargs="+",
-        help="how many, several for the cost against the count; more than there are repeat them; "
-        "default: the test set, a half and a quarter of it",
-    )
-    group.add_argument("--repeats", type=int, default=3, help="runs that the median is of")
-    group.add_argument("--workers", type=int, default=os.cpu_count(), help="threads")
-    add_thresholds_command(commands)
+    for name, command in COMMANDS.items():
+        own = commands.add_parser(name, help=command.text, description=command.text, presets=False)
+        own.add_argument("--seed", type=int, default=0)
+        own.add_argument("--json", action="store_true", help="print one JSON object")
+        command.add_options(own)
     return parser
 
 
-def add_thresholds_command(commands) -> None:
-    """Add the subcommand that looks at what is trained, not at how fast it is."""
-    command = commands.add_parser(
-        "thresholds", help=THRESHOLDS, description=THRESHOLDS, presets=False
-    )
-    command.add_argument("outputs", nargs="+", type=user_path, help="output folders of main.py")
-    text = "that calibrate; the others are new"
-    command.add_argument("--good_images", type=int, nargs="+", default=[10, 20, 50], help=text)
-    text = "false-alarm rates"
-    command.add_argument("--rates", type=float, nargs="+", default=[0.05, 0.1], help=text)
-    command.add_argument("--splits", type=int, default=200, help="of the scores that are kept")
-    text = "splits of the images, for each of which the statistics are fitted anew"
-    command.add_argument("--refits", type=int, default=0, help=text)
-    command.add_argument("--workers", type=int, default=os.cpu_count(), help="threads")
-    command.add_argument("--seed", type=int, default=0)
-    command.add_argument("--json", action="store_true", help="print one JSON object")
+def add_train_options(command: Parser) -> None:
+    """Add the options of the benchmark of training steps."""
+    group = add_networks_options(command, scores=False)
+    group.add_argument("--batch_size", type=int, default=1, help="images a step")
+    text = "natural images for the penalty"
+    group.add_argument("--imagenet_train_path", type=user_path, help=text)
 
 
-def add_command(commands, name: str, text: str) -> Parser:
-    """Add a subcommand with what all of them have."""
-    command = commands.add_parser(name, help=text, description=text, presets=False)
-    add_dataset_options(command, default="demo")
-    command.add_argument("--seed", type=int, default=0)
-    command.add_argument("--json", action="store_true", help="print one JSON object")
-    return command
+def add_inference_options(command: Parser) -> None:
+    """Add the options of the benchmark of scoring."""
+    group = add_networks_options(command, scores=True)
+    add_experts_option(command, NETWORKS)
+    text = "images at once, one or several; default: 1 on a CPU, else 1 and 16"
+    group.add_argument("--batch_size", type=int, nargs="+", help=text)
 
 
 def add_networks_options(command: Parser, scores: bool) -> argparse._ArgumentGroup:
     """Add what the benchmarks of networks share; return their group of options."""
+    add_dataset_options(command, default="demo")
     add_model_options(command, default_size="small")
     add_machine_options(command)
     add_speed_options(command, trains=not scores, scores=False)
@@ -125,125 +104,153 @@ def add_networks_options(command: Parser, scores: bool) -> argparse._ArgumentGro
     return group
 
 
-def check(options: argparse.Namespace) -> None:
-    """Raise one InputError with every fault that the options alone show."""
-    timed = () if options.command == "thresholds" else ("repeats",)
-    faults = check_positive(options, *timed, "workers") + check_not_negative(options, "seed")
-    if options.command == "thresholds":
-        faults += check_positive(options, "splits") + check_not_negative(options, "refits")
-        if min(options.good_images) < 1 or not all(0 < rate < 1 for rate in options.rates):
-            faults.append("--good_images must be at least 1, --rates above 0 and below 1")
-        report_faults(faults)
-        return
-    if options.command != "evaluation":
-        faults += check_positive(options, "steps") + check_image_size(options)
-        if options.warm_up <= WARM_UP:  # a CUDA graph is captured before steps are counted
-            faults.append(f"--warm_up must be at least {WARM_UP + 1}, not {options.warm_up}")
-    experts = chosen(EXPERTS, getattr(options, "experts", NETWORKS))
-    if options.command == "inference" and options.against and experts != NETWORKS:
+def add_evaluation_options(command: Parser) -> None:
+    """Add the options of the benchmark of metrics."""
+    add_dataset_options(command, default="demo")
+    group = command.add_argument_group("benchmark")
+    group.add_argument(
+        "--images",
+        type=int,
+        nargs="+",
+        help="how many, several for the cost against the count; more than there are repeat them; "
+        "default: the test set, a half and a quarter of it",
+    )
+    group.add_argument("--repeats", type=int, default=3, help="runs that the median is of")
+    group.add_argument("--workers", type=int, default=os.cpu_count(), help="threads")
+
+
+def add_predict_options(command: Parser) -> None:
+    """Add the options of the benchmark of predict.py, whose machine options it has."""
+    command.add_argument("detector", type=user_path, metavar="DETECTOR", help="as of predict.py")
+    text = "as of predict.py; default: photograph-like PNG of 900 x 900 pixels, drawn"
+    command.add_argument("images", nargs="*", metavar="IMAGES", help=text)
+    as_trained = "that of the training where the hardware can"
+    add_machine_options(command, workers=os.cpu_count(), auto=as_trained)
+    add_speed_options(command, trains=False)
+    group = command.add_argument_group("benchmark")
+    group.add_argument("--drawn", type=int, default=24, help="how many images, where none is named")
+    text = "numbers of tiny images after which the peak of memory is looked at"
+    group.add_argument("--memory", type=int, nargs="+", default=[100, 1000], help=text)
+    group.add_argument("--repeats", type=int, default=5, help="runs that the median is of")
+
+
+def add_thresholds_options(command: Parser) -> None:
+    """Add the options of the command that looks at what is trained, not at how fast it is."""
+    command.add_argument("outputs", nargs="+", type=user_path, help="output folders of main.py")
+    text = "that calibrate; the others are new"
+    command.add_argument("--good_images", type=int, nargs="+", default=[10, 20, 50], help=text)
+    text = "false-alarm rates"
+    command.add_argument("--rates", type=float, nargs="+", default=[0.05, 0.1], help=text)
+    command.add_argument("--splits", type=int, default=200, help="of the scores that are kept")
+    text = "splits of the images, for each of which the statistics are fitted anew"
+    command.add_argument("--refits", type=int, default=0, help=text)
+    command.add_argument("--workers", type=int, default=os.cpu_count(), help="threads")
+
+
+def check_each(options: argparse.Namespace, name: str) -> list[str]:
+    """Return the fault of an option of several numbers, if one of them is below 1."""
+    least = min(getattr(options, name) or [1])
+    return [f"--{name} must be at least 1, not {least}"] if least < 1 else []
+
+
+def check_networks(options: argparse.Namespace) -> list[str]:
+    """Return the faults of what the benchmarks of networks share."""
+    faults = check_positive(options, "repeats", "workers", "steps") + check_image_size(options)
+    if options.warm_up <= WARM_UP:  # a CUDA graph is captured before steps are counted
+        faults.append(f"--warm_up must be at least {WARM_UP + 1}, not {options.warm_up}")
+    return faults
+
+
+def check_train(options: argparse.Namespace) -> list[str]:
+    faults = check_networks(options) + check_positive(options, "batch_size")
+    return faults + check_not_negative(options, "feature_memory")
+
+
+def check_inference(options: argparse.Namespace) -> list[str]:
+    faults = check_networks(options) + check_each(options, "batch_size")
+    if options.against and chosen(EXPERTS, options.experts) != NETWORKS:
         faults.append("--against published times the networks: leave --experts out")
-    if options.command == "train":
-        faults += check_positive(options, "batch_size")
-        faults += check_not_negative(options, "feature_memory")
-    several = {"inference": "batch_size", "evaluation": "images"}.get(options.command)
-    if several and min(getattr(options, several) or [1]) < 1:
-        faults.append(f"--{several} must be at least 1, not {min(getattr(options, several))}")
-    report_faults(faults)
+    return faults
 
 
-def print_evaluation(result: dict) -> None:
-    """Print the rows of the benchmark of metrics."""
-    header = ["images", "seconds", "images/s", "ms/image", "peak memory, MiB"]
-    body = [
-        (
-            row["images"],
-            f"{row['seconds']:.2f} ({row['seconds_min']:.2f}-{row['seconds_max']:.2f})",
-            f"{row['images_per_second']:.1f}",
-            f"{1000 * row['seconds_per_image']:.1f}",
-            f"{row['peak_memory_bytes'] / 2**20:.0f}",
-        )
-        for row in result["rows"]
-    ]
-    print_table(header, body)
+def check_evaluation(options: argparse.Namespace) -> list[str]:
+    return check_positive(options, "repeats", "workers") + check_each(options, "images")
 
 
-def print_thresholds(result: dict) -> None:
-    """Print promised and found false alarms, in percent, of splits and of good test images."""
-    header = ["", "of", "good images", "rate", "promised", "found (5 to 95 %)", "plain quantile"]
-    body = [
-        (
-            *(row["category"], row["how"], row["good_images"]),
-            *(f"{100 * row[name]:.1f}" for name in ("rate", "promised")),
-            f"{100 * row['found']:.1f} ± {100 * row['found_error']:.1f} "
-            f"({100 * row['found_5']:.0f} to {100 * row['found_95']:.0f})",
-            f"{100 * row['plain_quantile']:.1f}",
-        )
-        for row in result["splits"]
-    ]
-    print_table(header, body)
-    body = [
-        (
-            *(row["category"], row["good_images"]),
-            *(f"{100 * row[name]:.1f}" for name in ("rate", "promised")),
-            f"{row['alarms']} of {row['test_images']}",
-            f"{100 * row['low']:.1f} to {100 * row['high']:.1f}",
-        )
-        for row in result["tests"]
-    ]
-    print()
-    print_table(["", "good images", "rate", "promised", "alarms", "95 % interval"], body)
+def check_predict(options: argparse.Namespace) -> list[str]:
+    numbers = ("repeats", "workers", "scoring_batch_size", "drawn")
+    return check_positive(options, *numbers) + check_each(options, "memory")
 
 
-def print_networks(result: dict) -> None:
-    """Print the rows of a benchmark of networks: ours, and the published way below it."""
-    unit = "step" if result["benchmark"] == "train" else "image"
-    header = ["", "batch", f"ms/{unit}", "images/s", "of matmul", "peak, MiB", "times as fast"]
-    body = []
-    for row in result.get("rows", [result]):
-        share, memory = f"{row['share_of_matmul']:.0%}", f"{row['peak_memory_bytes'] / 2**20:.0f}"
-        rate = f"{row['images_per_second']:.2f}"
-        ours = ["ours", row["batch_size"], timing(row, unit), rate, share, memory]
-        if "published" in row:
-            ours.append(f"{row['ratio']:.2f} ({row['ratio_min']:.2f}-{row['ratio_max']:.2f})")
-            theirs = ["published", row["batch_size"], timing(row["published"], unit)]
-        body += [ours, theirs] if "published" in row else [ours]
-    print_table(header[: len(body[0])], body)
+def check_thresholds(options: argparse.Namespace) -> list[str]:
+    faults = check_positive(options, "workers", "splits") + check_not_negative(options, "refits")
+    faults += check_each(options, "good_images")
+    if not all(0 < rate < 1 for rate in options.rates):
+        faults.append("--rates must be above 0 and below 1")
+    return faults
 
 
-def timing(row: dict, unit: str) -> str:
-    """Return a median with its spread, in milliseconds."""
-    names = ("", "_min", "_max")
-    median, least, most = (1000 * row[f"seconds_per_{unit}{name}"] for name in names)
-    return f"{median:.1f} ({least:.1f}-{most:.1f})"
+def on_device(benchmark: Callable) -> Callable[[argparse.Namespace], dict]:
+    """Return a benchmark of networks that says on which device it was, of a machine's."""
+
+    def run(options: argparse.Namespace) -> dict:
+        warnings.filterwarnings("ignore", "This DataLoader will create")  # four, as published
+        compute = pick_compute(options)
+        return benchmark(options, compute) | {"machine": machine(compute)}
+
+    return run
 
 
-def print_table(header: list[str], body: list[tuple]) -> None:
-    """Print a table of texts."""
-    print(tabulate(body, header, colalign=("right",) * len(header), disable_numparse=True))
+def on_machine(benchmark: Callable) -> Callable[[argparse.Namespace], dict]:
+    """Return a benchmark that says on which machine it was."""
+    return lambda options: benchmark(options) | {"machine": machine()}
+
+
+COMMANDS = {
+    "train": Command(
+        "training steps, their images and loaders included",
+        add_train_options,
+        check_train,
+        on_device(benchmark_training),
+        print_networks,
+    ),
+    "inference": Command(
+        "scoring, from the image on the device to its map at full size",
+        add_inference_options,
+        check_inference,
+        on_device(benchmark_inference),
+        print_networks,
+    ),
+    "evaluation": Command(
+        "metrics from maps on disk: a test set's real masks, generated maps of its images' size",
+        add_evaluation_options,
+        check_evaluation,
+        on_machine(benchmark_evaluation),
+        print_evaluation,
+    ),
+    "predict": Command(
+        "predict.py, from files to verdicts: its rate beside the bare network's, start, memory",
+        add_predict_options,
+        check_predict,
+        on_machine(benchmark_prediction),
+        print_prediction,
+    ),
+    "thresholds": Command(
+        "good images that alarm, against what the false-alarm rate promises",
+        add_thresholds_options,
+        check_thresholds,
+        on_machine(benchmark_thresholds),
+        print_thresholds,
+    ),
+}
 
 
 def main(options: argparse.Namespace) -> None:
     """Run one benchmark and print its figures."""
-    check(options)
-    if options.command == "thresholds":
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # each fit to few images says that they are few
-            result = benchmark_thresholds(options) | {"machine": machine()}
-        print(json.dumps(result, indent=2)) if options.json else print_thresholds(result)
-        return
-    warnings.filterwarnings("ignore", "This DataLoader will create")  # four, as published
-    if options.command == "evaluation":
-        result = benchmark_evaluation(options) | {"machine": machine()}
-    else:
-        compute = pick_compute(options)
-        run = {"train": benchmark_training, "inference": benchmark_inference}[options.command]
-        result = run(options, compute) | {"machine": machine(compute)}
-    if options.json:
-        print(json.dumps(result, indent=2))
-    elif options.command == "evaluation":
-        print_evaluation(result)
-    else:
-        print_networks(result)
+    command = COMMANDS[options.command]
+    report_faults(check_not_negative(options, "seed") + command.check(options))
+    result = command.run(options)
+    print(json.dumps(result, indent=2)) if options.json else command.show(result)
 
 
 if __name__ == "__main__":

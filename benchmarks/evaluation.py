@@ -7,16 +7,14 @@ what the work takes from start to end.
 import argparse
 import tempfile
 import time
-from concurrent.futures import ProcessPoolExecutor
 from dataclasses import replace
-from multiprocessing import get_context
 from pathlib import Path
 
 import cv2
 import numpy as np
 import tifffile
 
-from benchmarks.machine import peak_memory
+from benchmarks.machine import in_fresh_process, peak_memory
 from benchmarks.timing import spread
 from data.catalog import find_root, read_category
 from data.images import image_size
@@ -63,12 +61,6 @@ def measure_once(category: Category, folder: Path, workers: int) -> tuple[float,
     begun = time.perf_counter()
     measure(category, folder, workers)
     return time.perf_counter() - begun, peak_memory()
-
-
-def in_fresh_process(function, *arguments):
-    """Return what `function` returns in a new process."""
-    with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
-        return pool.submit(function, *arguments).result()
 
 
 def benchmark_evaluation(options: argparse.Namespace) -> dict:

@@ -6,6 +6,7 @@ are split, as a run has kept them, or the images, and the statistics are fitted 
 
 import argparse
 import csv
+import warnings
 from pathlib import Path
 
 import numpy as np
@@ -82,9 +83,10 @@ def split_scores(run: Run, detector: Detector, options: argparse.Namespace) -> l
 def refit(run: Run, trained: Trained, options: argparse.Namespace) -> list[dict]:
     """Return the rows of random splits of the images, the statistics fitted anew to some."""
     detector, compute = trained.detector, Compute(torch.device("cpu"))
-    stored = run.read_config().get(f"{run.dataset}_path")
+    config = run.read_config()
+    stored = config.get(f"{run.dataset}_path")
     root = find_root(run.dataset, stored and Path(stored))
-    category = read_category(run.dataset, root, run.subdataset, run.read_config()["seed"])
+    category = read_category(run.dataset, root, run.subdataset, config["seed"])
     paths = [sample.image for sample in (*category.train, *category.validation)]
     images, rows = detector.view.filled(load_images(paths, trained.size, options.workers)), []
     own = [detector.teacher(normalise(chunk)) for chunk in images.split(CHUNK)]
@@ -155,12 +157,14 @@ def test_alarms(run: Run, detector: Detector, rates: list[float]) -> list[dict]:
 def benchmark_thresholds(options: argparse.Namespace) -> dict:
     """Return promised and found false alarms of every run in the output folders."""
     splits, tests = [], []
-    for run in [run for output in options.outputs for run in find_runs(output)]:
-        trained = read_detector(run.detector_file, torch.device("cpu"))
-        if not trained.detector.good_scores.numel():
-            raise InputError(f"{run.detector_file} is of an earlier version: train it again")
-        splits += split_scores(run, trained.detector, options)
-        if options.refits and trained.detector.statistics:
-            splits += refit(run, trained, options)
-        tests += test_alarms(run, trained.detector, options.rates)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # each fit to few images says that they are few
+        for run in [run for output in options.outputs for run in find_runs(output)]:
+            trained = read_detector(run.detector_file, torch.device("cpu"))
+            if not trained.detector.good_scores.numel():
+                raise InputError(f"{run.detector_file} is of an earlier version: train it again")
+            splits += split_scores(run, trained.detector, options)
+            if options.refits and trained.detector.statistics:
+                splits += refit(run, trained, options)
+            tests += test_alarms(run, trained.detector, options.rates)
     return {"benchmark": "thresholds", "splits": splits, "tests": tests}

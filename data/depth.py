@@ -8,7 +8,6 @@ from functools import lru_cache
 from pathlib import Path
 from typing import BinaryIO, NamedTuple
 
-import cv2
 import numpy as np
 from PIL import Image
 
@@ -98,6 +97,8 @@ def deep_colours(image: Image.Image, path: Path, content: BinaryIO | None) -> np
 
     OpenCV reads them; it is believed where its upper 8 bits are what PIL, with its checks, reads.
     """
+    import cv2  # here, so that a command that meets no such image starts sooner
+
     turn = turn_of(image)
     image.load()
     encoded = content.getbuffer() if content else path.read_bytes()
@@ -112,5 +113,7 @@ def deep_colours(image: Image.Image, path: Path, content: BinaryIO | None) -> np
 
 def silence_opencv() -> None:
     """Keep OpenCV from writing lines of its own to stderr: our error says it."""
+    import cv2
+
     set_level = getattr(cv2, "setLogLevel", None) or cv2.utils.logging.setLogLevel  # version 4, 5
     set_level(0)

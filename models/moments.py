@@ -74,7 +74,7 @@ class Moments:
         matrices*, 2004, lemma 3.4.
         """
         count = max(self.count, 1)
-        squared = (self.products / count).square().sum((-2, -1))
+        squared = squared_norm(self.products) / count**2
         return ((self.fourths / count - squared) / count).clamp(min=0)
 
     def share(self, noise: torch.Tensor, spread: torch.Tensor) -> torch.Tensor:
@@ -96,7 +96,7 @@ class Moments:
         d = covariance.shape[-1]
         scale = covariance.diagonal(dim1=-2, dim2=-1).mean(-1)[..., None, None]
         identity = scale * torch.eye(d, dtype=covariance.dtype, device=covariance.device)
-        spread = (covariance - identity).square().sum((-2, -1))
+        spread = squared_norm(covariance - identity)
         part = self.share(self.noise(), spread)[..., None, None]
         return (1 - part) * covariance + part * identity
 
@@ -108,10 +108,15 @@ class Moments:
         """
         covariance = self.products / max(self.count, 1)
         pooled = covariance.mean(0)
-        spread = (covariance - pooled).square().sum()
+        spread = squared_norm(covariance - pooled).sum()
         part = self.share(self.noise().sum(), spread)
         unbiased = self.count / max(self.count - 1, 1)
-        return unbiased * ((1 - part) * covariance + part * pooled)
+        return covariance.lerp_(pooled, part).mul_(unbiased)  # in place: it is 50 MB
+
+
+def squared_norm(matrices: torch.Tensor) -> torch.Tensor:
+    """Return the squared Frobenius norms (...) of matrices (..., d, d), without a copy of them."""
+    return torch.linalg.vector_norm(matrices, dim=(-2, -1)).square()
 
 
 def packed(symmetric: torch.Tensor) -> torch.Tensor:
@@ -123,7 +128,7 @@ def packed(symmetric: torch.Tensor) -> torch.Tensor:
 def unpacked(triangles: torch.Tensor, d: int) -> torch.Tensor:
     """Return the symmetric matrices (..., d, d) of `packed`."""
     rows, columns = torch.triu_indices(d, d)
-    matrices = triangles.new_empty((*triangles.shape[:-1], d, d))
-    matrices[..., rows, columns] = triangles
-    matrices[..., columns, rows] = triangles
-    return matrices
+    source = torch.empty(d, d, dtype=torch.int64)  # where in a triangle each element is
+    source[rows, columns] = source[columns, rows] = torch.arange(len(rows))
+    matrices = triangles.index_select(-1, source.flatten().to(triangles.device))
+    return matrices.unflatten(-1, (d, d))

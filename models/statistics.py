@@ -1,5 +1,7 @@
 """Two statistics of the teacher's features: what a place looks like, what an image is made of."""
 
+from concurrent.futures import ThreadPoolExecutor
+
 import torch
 from torch import nn
 
@@ -12,6 +14,9 @@ EVERY = 5  # of the places serve the covariance of all; most maps' sides are no 
 LEAST_DEVIATION = 1e-6  # of an image's channel, by which something is divided
 LEAST_UNIT = 1e-3  # of good images' means, or standard deviations, in units of features
 LEAST_VARIANCE = 1e-6  # in units of that spread, where good images are all the same
+
+BLOCK = 128  # places whose covariances are inverted at once: they stay in a processor's cache
+FACTORS = ("projection", "projected", "whitening")  # of a Position, as its `factors` returns them
 
 # A projection (C, d), the means of places by it, (places, d), and one matrix for each place,
 # (places, d, d), or None.
@@ -38,11 +43,13 @@ class Position(nn.Module):
         self.register_buffer("products", torch.zeros(places, triangle))  # as in `Moments`, packed
         self.register_buffer("cubes", torch.zeros(places, directions))
         self.register_buffer("fourths", torch.zeros(places))
-        for name in ("projection", "projected", "whitening"):  # its `factors`
+        for name in FACTORS:
             self.register_buffer(name, None, persistent=False)
+        self.register_load_state_dict_post_hook(lambda loaded, _: loaded.forget())
 
     def store(self, moments: Moments) -> None:
         """Store the moments of features less `mean`, in the directions of `basis`."""
+        self.forget()
         self.count.fill_(moments.count)
         self.products.copy_(packed(moments.products))
         self.cubes.copy_(moments.cubes)
@@ -93,13 +100,11 @@ class Position(nn.Module):
         """
         if own:
             covariance = self.moments().shrunk_to_pooled()
-            eye = torch.eye(covariance.shape[-1], device=covariance.device)
-            root, failed = torch.linalg.cholesky_ex(covariance + RIDGE * eye)
-            if failed.any():  # of features far larger than any teacher's that was seen
-                wide = covariance.cpu().double() + RIDGE * eye.cpu().double()
-                root = torch.linalg.cholesky(wide).to(covariance)
-            whitening = torch.linalg.solve_triangular(root, eye.expand_as(root), upper=False)
-            return self.basis, self.mean @ self.basis, whitening.mT.contiguous()
+            # LAPACK takes matrix after matrix; a GPU's library wants no threads, and needs none
+            workers = torch.get_num_threads() if covariance.device.type == "cpu" else 1
+            with ThreadPoolExecutor(workers) as pool:
+                whitening = torch.cat([*pool.map(inverse_root, covariance.split(BLOCK))])
+            return self.basis, self.mean @ self.basis, whitening
         samples = max(int(self.count) - 1, 1) * len(self.mean[::EVERY])
         values, vectors = eigen(self.scatter / samples)
         projection = (vectors / (values + RIDGE).sqrt()).to(self.mean)
@@ -107,13 +112,28 @@ class Position(nn.Module):
 
     def prepare(self) -> None:
         """Compute the factors once, to score with."""
-        self.projection, self.projected, self.whitening = self.factors(bool(self.own))
+        if self.projection is None:
+            self.projection, self.projected, self.whitening = self.factors(bool(self.own))
+
+    def forget(self) -> None:
+        """Forget the factors: they are of another fit."""
+        self.projection = self.projected = self.whitening = None
 
     def forward(self, features: torch.Tensor) -> torch.Tensor:
         """Return the squared distance of each place, (N, 1, h, w), of features (N, C, h, w)."""
         if self.projection is None:
             return distances(features, *self.factors(bool(self.own)))
         return distances(features, self.projection, self.projected, self.whitening)
+
+
+def inverse_root(covariance: torch.Tensor) -> torch.Tensor:
+    """Return W (places, d, d) that turns rows x of a covariance and the ridge into x W of 1."""
+    eye = torch.eye(covariance.shape[-1], device=covariance.device)
+    root, failed = torch.linalg.cholesky_ex(covariance + RIDGE * eye)
+    if failed.any():  # of features far larger than any teacher's that was seen
+        wide = covariance.cpu().double() + RIDGE * eye.cpu().double()
+        root = torch.linalg.cholesky(wide).to(covariance)
+    return torch.linalg.solve_triangular(root, eye.expand_as(root), upper=False).mT
 
 
 def distances(
@@ -147,6 +167,7 @@ class Composition(nn.Module):
         self.register_buffer("cubes", torch.zeros(d))
         self.register_buffer("fourths", torch.zeros(()))
         self.register_buffer("precision", None, persistent=False)
+        self.register_load_state_dict_post_hook(lambda loaded, _: loaded.forget())
 
     def fit(self, found: torch.Tensor) -> None:
         """Store the units and the moments of good images' `summaries`, (N, 2 C)."""
@@ -156,6 +177,7 @@ class Composition(nn.Module):
 
     def store(self, moments: Moments) -> None:
         """Store the moments of good images' `summaries` in `units`."""
+        self.forget()
         self.count.fill_(moments.count)
         self.mean.copy_(moments.mean)
         self.products.copy_(packed(moments.products))
@@ -181,14 +203,25 @@ class Composition(nn.Module):
 
     def inverse(self) -> torch.Tensor:
         """Return the inverse of the covariance, (2 C, 2 C) float32."""
-        values, vectors = eigen(self.moments().shrunk())
+        covariance = self.moments().shrunk().cpu().double()
+        _, below = torch.linalg.cholesky_ex(
+            covariance - LEAST_VARIANCE * torch.eye(len(covariance))
+        )
+        if not below:  # no variance is less: then there is a way five times as quick
+            return torch.cholesky_inverse(torch.linalg.cholesky(covariance)).to(self.mean)
+        values, vectors = eigen(covariance)
         return ((vectors / values.clamp(min=LEAST_VARIANCE)) @ vectors.mT).to(self.mean)
 
     def prepare(self) -> None:
         """Compute the inverse once, to score with. Raises ValueError for impossible units."""
         if not (self.units > 0).all():
             raise ValueError("its units are not above 0")
-        self.precision = self.inverse()
+        if self.precision is None:
+            self.precision = self.inverse()
+
+    def forget(self) -> None:
+        """Forget the inverse: it is of another fit."""
+        self.precision = None
 
     def forward(self, features: torch.Tensor) -> torch.Tensor:
         """Return what each place adds to the squared distance, (N, 1, h, w); it may be negative.

@@ -13,7 +13,6 @@ from data.images import decode, in_background
 from data.samples import InputError
 from prediction.frames import Frame
 from prediction.inputs import Places
-from prediction.pictures import write_picture
 from prediction.predictor import Prediction, Predictor
 from scoring.stream import WRITERS, Scored, write_map
 
@@ -45,6 +44,8 @@ class Output:
         if self.maps:
             write_map(self.map_file(place), prediction.anomaly_map)
         if self.pictures:
+            from prediction.pictures import write_picture  # here: who wants none starts sooner
+
             write_picture(self.picture_file(place), image(), prediction)
 
 

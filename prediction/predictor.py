@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
-import cv2
 import numpy as np
 import torch
 from PIL import Image
@@ -60,12 +59,16 @@ class Prediction:
 
 def strongest_region(anomaly_map: np.ndarray, threshold: float) -> Region | None:
     """Return the region of the map's (H, W) highest pixel, neighbours at corners included."""
-    above = (anomaly_map > threshold).astype(np.uint8)
-    highest = np.unravel_index(anomaly_map.argmax(), anomaly_map.shape)
-    if not above[highest]:
+    row, column = np.unravel_index(anomaly_map.argmax(), anomaly_map.shape)
+    if not anomaly_map[row, column] > threshold:
         return None
-    _, labels, boxes, _ = cv2.connectedComponentsWithStats(above, connectivity=8)
-    left, top, width, height, area = boxes[labels[highest]].tolist()
+    import cv2  # here, so that a first picture that is good is there sooner
+
+    above = (anomaly_map > threshold).astype(np.uint8)
+    connected = 8  # neighbours, corners included
+    area, _, _, (left, top, width, height) = cv2.floodFill(
+        above, None, (int(column), int(row)), 2, flags=connected
+    )
     return Region(left, top, left + width, top + height, area)
 
 

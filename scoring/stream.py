@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-import tifffile
 import torch
 
 from data.images import Size, image_batches
@@ -49,6 +48,8 @@ def score_files(
 
 def write_map(path: Path, anomaly_map: np.ndarray) -> None:
     """Write an anomaly map (H, W) as float32 TIFF."""
+    import tifffile  # here, so that a command that writes none starts sooner
+
     content = io.BytesIO()  # tifffile's own error does not say that a disk is full
     tifffile.imwrite(content, anomaly_map)
     with written_aside(path, durable=False) as aside:

@@ -52,8 +52,8 @@ PAGES = {"README.md": README} | {n: text for n, text in DOCS.items() if commands
 # What a page's reader has done before, and what is there afterwards.
 TRAINED = [c for c in commands_of(README) if c.startswith("python3 main.py --dataset mvtec_ad")]
 PRODUCT = [c for c in commands_of(README) if c.startswith("python3 main.py --dataset folder")]
-ALONE = [c for c in PRODUCT if "--train_steps 0" in c]
-BEFORE = {"metrics.md": TRAINED, "predict.md": ALONE, "streams.md": ALONE}
+AT_ONCE = [c for c in PRODUCT if "--train_steps 0" in c]
+BEFORE = {"metrics.md": TRAINED, **dict.fromkeys(("predict.md", "streams.md", "speed.md"), AT_ONCE)}
 AFTER = {
     "experts.md": ["output_statistics/results.csv", "output_three/demo.png"],
     "README.md": ["output/results.csv", "output/demo.png", "seen.csv", "seen/lot/001.png"],
@@ -82,6 +82,7 @@ SMALLER = {
     "benchmark.py train": "--image_size 64 --steps 1 --warm_up 4 --repeats 1 --workers 1",
     "benchmark.py inference": "--image_size 64 --steps 1 --warm_up 4 --repeats 1",
     "benchmark.py evaluation": "--images 2 4 --repeats 1 --workers 1",
+    "benchmark.py predict": "--drawn 2 --repeats 1 --memory 2 4 --workers 1",
     "benchmark.py thresholds": "--splits 3",
 }
 
@@ -211,9 +212,8 @@ def test_every_option_that_is_named_is_one():
         script.get_parser() for script in (main, inference, predict, calibrate, pretrain)
     ):
         known |= parser._option_string_actions.keys()
-    for command in ("train", "inference", "evaluation", "thresholds"):
-        subparsers = benchmark.get_parser()._subparsers._group_actions[0]
-        known |= subparsers.choices[command]._option_string_actions.keys()
+    for command in benchmark.get_parser()._subparsers._group_actions[0].choices.values():
+        known |= command._option_string_actions.keys()
     named = set(re.findall(r"(?<![\w-])--[a-z]\w+", TEXT))
     assert named - known - ELSEWHERE == set()
     assert len(named) > 40

@@ -150,7 +150,7 @@ def check_taken_in(about: dict) -> None:
 
 def check_state(detector: Detector) -> None:
     """Raise ValueError, or torch's RuntimeError, for what no training and no images can give."""
-    if not all(parameter.isfinite().all() for parameter in detector.parameters()):
+    if not all(map(is_finite, detector.parameters())):
         raise ValueError("a weight is not a finite number")
     if int(detector.bits) not in DEPTHS:
         raise ValueError(f"{int(detector.bits)} bits are no depth of images")
@@ -168,7 +168,7 @@ def check_statistics(detector: Detector) -> None:
     """Raise as `check_state` does for statistics."""
     scales, errors = detector.scales, detector.errors
     calibration = (scales, errors, detector.map_threshold)
-    if not all(t.isfinite().all() for t in (*calibration, *detector.statistics.buffers())):
+    if not all(map(is_finite, (*calibration, *detector.statistics.buffers()))):
         raise ValueError("a statistic is not a finite number")
     if not ((scales[:, 1] > 0).all() and ((errors >= 0) & (errors <= 1)).all()):
         raise ValueError("its experts have impossible spreads or errors")
@@ -176,3 +176,8 @@ def check_statistics(detector: Detector) -> None:
         if statistic.count < 1:
             raise ValueError(f"its statistics are of {int(statistic.count)} images")
         statistic.prepare()
+
+
+def is_finite(tensor: torch.Tensor) -> bool:
+    """Tell whether all are finite numbers, in one pass: which of them is not, nobody asks."""
+    return all(extreme.isfinite() for extreme in tensor.aminmax())  # either is nan, if one is

@@ -13,7 +13,6 @@ from typing import Any, ClassVar
 
 import torch
 import yaml
-from filelock import FileLock, Timeout
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save
 
@@ -73,6 +72,11 @@ def locked_folder(folder: Path, option: str) -> Iterator[None]:
     The system frees the lock when a process dies. Raises InputError, which names the `option`, when
     the folder cannot be written or is in use.
     """
+    from filelock import (
+        FileLock,
+        Timeout,
+    )  # with asyncio: predict.py, which locks none, starts sooner
+
     lock = FileLock(folder / ".lock", timeout=0)
     try:
         folder.mkdir(parents=True, exist_ok=True)

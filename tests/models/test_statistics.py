@@ -1,5 +1,7 @@
 """Position and composition: against loops over places in numpy, and against scikit-learn."""
 
+from functools import partial
+
 import numpy as np
 import pytest
 import torch
@@ -8,6 +10,7 @@ from sklearn.covariance import LedoitWolf
 from models.moments import Moments
 from models.statistics import (
     EVERY,
+    LEAST_VARIANCE,
     RIDGE,
     Composition,
     Position,
@@ -181,6 +184,34 @@ def test_preparing_to_score_changes_no_distance(own):
         statistic.prepare()
         assert torch.equal(statistic(new), before)
         assert {*statistic.state_dict()} == state  # what is derived is not stored
+
+
+@WAYS
+@pytest.mark.parametrize("change", ["merge", "load"])
+def test_what_was_prepared_is_forgotten_with_the_fit_that_it_is_of(own, change):
+    new, good, more = draw(4, seed=1), draw(20), draw(15, seed=2)
+    basis, like = position_of(good).basis, composition_of(good)
+    for fit in (partial(position_of, basis=basis, own=own), partial(composition_of, like=like)):
+        prepared, plain = fit(good), fit(good)
+        prepared.prepare()
+        for statistic in (prepared, plain):
+            if change == "merge":
+                statistic.merge(fit(more))
+            else:
+                statistic.load_state_dict(fit(more).state_dict())
+        assert torch.equal(prepared(new), plain(new))
+
+
+@pytest.mark.parametrize(
+    ("good", "raised"), [(draw(20), False), (draw(1).repeat(8, 1, 1, 1), True)], ids=["", "alike"]
+)
+def test_the_inverse_is_numpys_where_variances_have_to_be_raised_and_where_not(good, raised):
+    composition = composition_of(good)
+    values, vectors = np.linalg.eigh(composition.moments().shrunk().double().numpy())
+    assert (values.min() < LEAST_VARIANCE) == raised
+    expected = vectors / values.clip(LEAST_VARIANCE) @ vectors.T
+    found = composition.inverse().numpy()
+    np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-6 * abs(expected).max())
 
 
 @WAYS

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from prediction.pictures import CONTOUR, LEAST, MOST, blended, draw, words
+from prediction.pictures import CONTOUR, LEAST, MOST, blended, draw, words, write_picture
 from prediction.predictor import Prediction, strongest_region
 
 GREY = (90, 150, 210)
@@ -79,3 +79,11 @@ def test_a_map_of_any_numbers_can_be_drawn():
     for threshold in (0.0, -1.0, 1e-30):
         with np.errstate(all="raise", under="ignore"):
             blended(np.zeros((4, 4, 3), np.uint8), np.ones((4, 4), np.float32), threshold)
+
+
+def test_the_file_has_the_picture_pixel_for_pixel(tmp_path):
+    image = Image.fromarray(np.random.default_rng(0).integers(0, 256, (500, 500, 3), np.uint8))
+    write_picture(tmp_path / "a.png", image, prediction(spot()))
+    with Image.open(tmp_path / "a.png") as written:
+        assert written.format == "PNG"
+        assert np.array_equal(written, draw(image, prediction(spot())))

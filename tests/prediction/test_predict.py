@@ -16,6 +16,7 @@ import predict
 from data.samples import InputError
 from models.detector import LATER
 from prediction import output
+from prediction import pictures as drawing
 from tests.conftest import fill
 from tests.prediction.conftest import MACHINE, rgb, rows_of
 from utils.commands import run_command
@@ -226,7 +227,7 @@ def test_interrupted_it_ends_between_two_pictures_and_keeps_their_rows(
     alone, tmp_path, monkeypatch, capfd, interruptible
 ):
     fill(tmp_path / "new", 40)
-    real, drawn = output.write_picture, []
+    real, drawn = drawing.write_picture, []
 
     def interrupting(*arguments) -> None:
         real(*arguments)
@@ -234,7 +235,7 @@ def test_interrupted_it_ends_between_two_pictures_and_keeps_their_rows(
         if len(drawn) == 3:
             signal.raise_signal(signal.SIGINT)
 
-    monkeypatch.setattr(output, "write_picture", interrupting)
+    monkeypatch.setattr(drawing, "write_picture", interrupting)
     line = [alone.folder, tmp_path / "new", "--csv", tmp_path / "a.csv", *MACHINE]
     line += ["--pictures", tmp_path / "seen"]
     monkeypatch.setattr(sys, "argv", ["predict.py", *map(str, line)])
@@ -254,7 +255,7 @@ def test_a_failure_keeps_the_rows_before_it(alone, tmp_path, run_predict, monkey
         if "007" in path.name:
             raise OSError(28, "No space left on device", str(path))
 
-    monkeypatch.setattr(output, "write_picture", full)
+    monkeypatch.setattr(drawing, "write_picture", full)
     line = ("--csv", tmp_path / "a.csv", "--pictures", tmp_path / "seen")
     with pytest.raises(OSError, match="No space left"):
         run_predict(alone.folder, tmp_path / "new", *line)

@@ -123,6 +123,14 @@ def test_the_strongest_region_is_scipys_of_the_highest_pixel():
         assert region == (*box, own.sum())
 
 
+def test_a_first_picture_waits_for_nothing_that_it_does_not_need(run_command, tmp_path):
+    """Of what imports take, what is torch's own cannot be helped."""
+    later = ["cv2", "tifffile", "filelock", "PIL.ImageDraw", "tabulate", "scipy", "sklearn"]
+    code = f"import sys, predict; print([name for name in {later} if name in sys.modules])"
+    done = run_command(["-c", code], REPOSITORY)
+    assert done.stdout.strip() == "[]", done.stderr
+
+
 def test_the_page_on_python_shows_what_works(alone, stained, tmp_path, monkeypatch, capsys):
     page = (REPOSITORY / "docs" / "python.md").read_text()
     (tmp_path / "output" / "trainings" / "folder").mkdir(parents=True)

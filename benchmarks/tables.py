@@ -1,0 +1,109 @@
+"""The tables that benchmark.py prints: a function for each of its results."""
+
+from tabulate import tabulate
+
+
+def print_evaluation(result: dict) -> None:
+    """Print the rows of the benchmark of metrics."""
+    header = ["images", "seconds", "images/s", "ms/image", "peak memory, MiB"]
+    body = [
+        (
+            row["images"],
+            spread(row, "seconds"),
+            f"{row['images_per_second']:.1f}",
+            f"{1000 * row['seconds_per_image']:.1f}",
+            f"{row['peak_memory_bytes'] / 2**20:.0f}",
+        )
+        for row in result["rows"]
+    ]
+    print_table(header, body)
+
+
+def print_thresholds(result: dict) -> None:
+    """Print promised and found false alarms, in percent, of splits and of good test images."""
+    header = ["", "of", "good images", "rate", "promised", "found (5 to 95 %)", "plain quantile"]
+    body = [
+        (
+            *(row["category"], row["how"], row["good_images"]),
+            *(f"{100 * row[name]:.1f}" for name in ("rate", "promised")),
+            f"{100 * row['found']:.1f} ± {100 * row['found_error']:.1f} "
+            f"({100 * row['found_5']:.0f} to {100 * row['found_95']:.0f})",
+            f"{100 * row['plain_quantile']:.1f}",
+        )
+        for row in result["splits"]
+    ]
+    print_table(header, body)
+    body = [
+        (
+            *(row["category"], row["good_images"]),
+            *(f"{100 * row[name]:.1f}" for name in ("rate", "promised")),
+            f"{row['alarms']} of {row['test_images']}",
+            f"{100 * row['low']:.1f} to {100 * row['high']:.1f}",
+        )
+        for row in result["tests"]
+    ]
+    print()
+    print_table(["", "good images", "rate", "promised", "alarms", "95 % interval"], body)
+
+
+def print_networks(result: dict) -> None:
+    """Print the rows of a benchmark of networks: ours, and the published way below it."""
+    unit = "step" if result["benchmark"] == "train" else "image"
+    header = ["", "batch", f"ms/{unit}", "images/s", "of matmul", "peak, MiB", "times as fast"]
+    body = []
+    for row in result.get("rows", [result]):
+        share, memory = f"{row['share_of_matmul']:.0%}", f"{row['peak_memory_bytes'] / 2**20:.0f}"
+        rate = f"{row['images_per_second']:.2f}"
+        ours = ["ours", row["batch_size"], timing(row, unit), rate, share, memory]
+        if "published" in row:
+            ours.append(spread(row, "ratio"))
+            theirs = ["published", row["batch_size"], timing(row["published"], unit)]
+        body += [ours, theirs] if "published" in row else [ours]
+    print_table(header[: len(body[0])], body)
+
+
+def timing(row: dict, unit: str) -> str:
+    """Return a median with its spread, in milliseconds."""
+    names = ("", "_min", "_max")
+    median, least, most = (1000 * row[f"seconds_per_{unit}{name}"] for name in names)
+    return f"{median:.1f} ({least:.1f}-{most:.1f})"
+
+
+def print_prediction(result: dict) -> None:
+    """Print what predict.py achieves of the bare network's rate, its start, its memory."""
+    header = ["", "images/s", "of the network", "core-ms/image"]
+    body = [
+        (
+            row["what"],
+            spread(row, "images_per_second"),
+            f"{row['share_of_network']:.0%}",
+            f"{1000 * row['core_seconds_per_image']:.1f}",
+        )
+        for row in result["rows"]
+    ]
+    most = result["possible"]
+    body.append(
+        ("possible", f"{most['images_per_second']:.2f}", f"{most['share_of_network']:.0%}", "")
+    )
+    print_table(header, body)
+    names = {
+        "first_result": "first result",
+        "import_torch": "of that torch",
+        "import_ours": "imports beside",
+    }
+    body = [(text, spread(result[name], "seconds")) for name, text in names.items()]
+    print()
+    print_table(["", "seconds"], body)
+    body = [(row["images"], f"{row['peak_memory_bytes'] / 2**20:.0f}") for row in result["memory"]]
+    print()
+    print_table(["images", "peak memory, MiB"], body)
+
+
+def spread(row: dict, name: str) -> str:
+    """Return a median with its spread."""
+    return f"{row[name]:.2f} ({row[f'{name}_min']:.2f}-{row[f'{name}_max']:.2f})"
+
+
+def print_table(header: list[str], body: list[tuple]) -> None:
+    """Print a table of texts."""
+    print(tabulate(body, header, colalign=("right",) * len(header), disable_numparse=True))
