@@ -3,10 +3,10 @@
 import hashlib
 from pathlib import Path
 
-import cv2
 import numpy as np
 import torch
 from PIL import Image
+from torch.nn import functional as F
 
 from data.depth import read_picture
 from data.image_files import Size, warn_of
@@ -42,9 +42,9 @@ def scaled(white: np.ndarray, size: Size) -> torch.Tensor:
     """
     region = Image.fromarray(white.astype(np.float32))  # integers would lose the least parts
     resized = region.resize((size[1], size[0]), Image.Resampling.BILINEAR)
-    ignored = (np.asarray(resized) > 0).astype(np.uint8)
+    ignored = torch.from_numpy((np.asarray(resized) > 0).astype(np.float32))
     # the pixels of an image of another size reach further beyond the rim, by less than one of these
-    return torch.from_numpy(cv2.dilate(ignored, np.ones((3, 3), np.uint8)) > 0)
+    return F.max_pool2d(ignored[None], 3, stride=1, padding=1)[0] > 0
 
 
 def text_of(ignored: torch.Tensor) -> str:

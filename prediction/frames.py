@@ -12,7 +12,6 @@ from datetime import datetime
 from itertools import chain, count, repeat
 from pathlib import Path
 from threading import Event
-from typing import NamedTuple
 from urllib.parse import urlsplit
 
 import cv2
@@ -20,6 +19,7 @@ import numpy as np
 
 from data.images import in_background
 from data.samples import InputError, require_file
+from prediction.output import Frame
 from utils.commands import say
 from utils.interrupts import Interrupts
 
@@ -28,14 +28,6 @@ PAUSES = (1, 2, 4, 8, 16)  # seconds before a lost camera is opened again, then 
 LONGEST = 30
 POLL = 0.2  # seconds between two looks at whether a camera is still wanted
 QUIET = "-8"  # FFmpeg's level of logging at which it says nothing
-
-
-class Frame(NamedTuple):
-    """A frame, what it is called, and where what is made of it goes below a folder."""
-
-    name: str
-    place: Path
-    image: np.ndarray  # uint8 (H, W, 3), RGB
 
 
 def opened(source: str | int) -> cv2.VideoCapture:

@@ -14,8 +14,6 @@ from functools import partial
 from pathlib import Path
 from typing import BinaryIO, NamedTuple
 
-from filelock import FileLock, Timeout
-
 from data.samples import InputError, require_file
 from prediction.predictor import Prediction
 from prediction.records import csv_row, json_row
@@ -158,6 +156,8 @@ def open_journal(files: dict[str, Path], columns: tuple[str, ...]) -> Iterator[J
 def locked(file: Path) -> Iterator[None]:
     """Keep other processes from appending to a file; the system frees it when this one dies."""
     file.parent.mkdir(parents=True, exist_ok=True)
+    from filelock import FileLock, Timeout  # here: who watches nothing starts sooner
+
     try:
         with FileLock(file.with_name(f".{file.name}.lock"), timeout=0):
             yield

@@ -6,15 +6,24 @@ from dataclasses import dataclass, replace
 from functools import partial
 from itertools import islice
 from pathlib import Path
+from typing import NamedTuple
 
+import numpy as np
 from PIL import Image
 
 from data.images import decode, in_background
 from data.samples import InputError
-from prediction.frames import Frame
 from prediction.inputs import Places
 from prediction.predictor import Prediction, Predictor
 from scoring.stream import WRITERS, Scored, write_map
+
+
+class Frame(NamedTuple):
+    """A frame, what it is called, and where what is made of it goes below a folder."""
+
+    name: str
+    place: Path
+    image: np.ndarray  # uint8 (H, W, 3), RGB
 
 
 @dataclass(frozen=True)

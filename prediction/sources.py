@@ -7,15 +7,18 @@ Each gives its `predictions`, says whether it is `endless`, which only Ctrl-C en
 import argparse
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from data.samples import InputError
-from prediction.frames import Camera, Video
 from prediction.inputs import Places
 from prediction.journal import Journal
 from prediction.output import Output, predict_files, predict_frames
 from prediction.predictor import Prediction, Predictor
 from utils.commands import say
 from utils.interrupts import Interrupts
+
+if TYPE_CHECKING:  # OpenCV is slow to load, and images need none of it at first
+    from prediction.frames import Camera, Video
 
 
 class Images:
@@ -45,7 +48,7 @@ class Frames:
 
     promised, unreadable = None, 0
 
-    def __init__(self, stream: Video | Camera):
+    def __init__(self, stream: "Video | Camera"):
         self.stream, self.endless = stream, stream.live
 
     def predictions(
@@ -99,8 +102,11 @@ def open_source(options: argparse.Namespace, places: Places) -> Source:
 
     Raises InputError for a video or camera that cannot be opened, a folder that is not there.
     """
+    if options.images:
+        return Images(places)
     if options.watch:
         return Arriving(options.watch)
-    if options.video:
-        return Frames(Video(options.video, options.every))
-    return Frames(Camera(options.camera, options.every)) if options.camera else Images(places)
+    from prediction.frames import Camera, Video
+
+    stream = Video(options.video, options.every) if options.video else None
+    return Frames(stream or Camera(options.camera, options.every))
