@@ -237,10 +237,10 @@ def be_killed(call: str, line: list[str]) -> None:
     """Be calibrate.py, killed as it is about to make a call of the system's for its result."""
     real = getattr(os, call)
 
-    def killing(*arguments):
+    def killing(*arguments, **more):
         if call == "fsync" or Path(arguments[1]).name.startswith("detector"):
             os.kill(os.getpid(), signal.SIGKILL)
-        return real(*arguments)
+        return real(*arguments, **more)
 
     setattr(os, call, killing)
     run_calibrate(*line)

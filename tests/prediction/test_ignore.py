@@ -12,7 +12,7 @@ from safetensors.torch import load_file
 import calibrate
 from data.samples import InputError
 from prediction.predictor import load_detector
-from tests.conftest import SIZE, fill, picture
+from tests.conftest import SIZE, picture
 from tests.prediction.conftest import rgb, rows_of
 from tests.running_main import ALL, ALONE, arguments, run_main, trained
 from utils.files import read_about, save_tensors
@@ -159,7 +159,10 @@ def test_a_region_at_prediction_alone_hides_what_lies_in_it(which, request, run_
 def test_calibration_stores_a_region_without_and_with_more_images(alone, tmp_path):
     shutil.copytree(alone.output, tmp_path / "out")
     region, more_good = region_in(tmp_path, slice(16), slice(None)), tmp_path / "more"
-    fill(more_good, 6)
+    more_good.mkdir()
+    for index in range(6):
+        drawn = picture(np.random.default_rng(100 + index), stain=False)
+        drawn.save(more_good / f"{index}.png")
     line, pixels = [str(tmp_path / "out"), "--ignore", str(region), "--device", "cpu"], pictures()
     for more in ([], [str(more_good)]):
         assert calibrate.main(parse(calibrate.get_parser(), [*line, *more])) == 0

@@ -14,7 +14,7 @@ import tifffile
 
 import predict
 from data.samples import InputError
-from prediction import output
+from prediction import pictures as drawing
 from prediction.frames import Video
 from prediction.predictor import load_detector
 from tests.conftest import REPOSITORY
@@ -111,7 +111,7 @@ def test_only_a_few_frames_are_decoded_ahead(line):
 def test_interrupted_it_ends_between_two_frames_and_keeps_their_rows(
     alone, line, tmp_path, monkeypatch, capfd, interruptible
 ):
-    real, drawn = output.write_picture, []
+    real, drawn = drawing.write_picture, []
 
     def interrupting(*arguments) -> None:
         real(*arguments)
@@ -119,7 +119,7 @@ def test_interrupted_it_ends_between_two_frames_and_keeps_their_rows(
         if len(drawn) == 2:  # once: a second one, a second later, ends it at once
             signal.raise_signal(signal.SIGINT)
 
-    monkeypatch.setattr(output, "write_picture", interrupting)
+    monkeypatch.setattr(drawing, "write_picture", interrupting)
     options = ["--video", line, "--csv", tmp_path / "a.csv", "--pictures", tmp_path / "seen"]
     argv = ["predict.py", *map(str, [alone.folder, *options]), *MACHINE]
     monkeypatch.setattr(sys, "argv", argv)
@@ -175,7 +175,7 @@ def test_a_playlist_in_a_videos_place_calls_no_server(tmp_path):
 def test_one_thing_is_scored_and_every_fault_is_told_at_once(alone, run_predict, line, product):
     options = ("--video", line)
     for wrong, said in (
-        ((), "name one thing to score, not none: IMAGES, --video or --camera"),
+        ((), "name one thing to score, not none: IMAGES, --watch, --video or --camera"),
         ((product, *options), "not IMAGES and --video"),
         (("--camera", 0, *options), "not --video and --camera"),
         ((product, "--every", 2), "--every is for --video and --camera"),

@@ -146,7 +146,7 @@ def test_every_fault_of_a_watch_is_told_at_once(alone, run_predict, pictures, tm
     faults = [fault.split()[0] for fault in caught.value.args]
     assert faults == ["--false_alarm_rate", "--pictures", "--csv"]
     for sources in ((), (pictures, "--watch", pictures)):
-        with pytest.raises(InputError, match=r"^name either IMAGES or a folder to --watch$"):
+        with pytest.raises(InputError, match=r"^name one thing to score, not "):
             run_predict(alone.folder, *sources)
     with pytest.raises(InputError, match=r"nowhere: there is no such folder"):
         run_predict(alone.folder, "--watch", tmp_path / "nowhere")
