@@ -10,9 +10,9 @@ import os
 import sys
 from pathlib import Path
 
-from data.catalog import DATASETS, find_root, read_category
+from data.catalog import DATASETS, find_root
 from data.fingerprints import as_held_out, check_product
-from data.samples import Category, InputError, report_faults
+from data.samples import InputError, report_faults
 from evaluation.columns import COLUMN_CHOICES
 from evaluation.evaluation import evaluate, measure, tell_unmeasured
 from evaluation.maps import check_maps
@@ -20,6 +20,7 @@ from evaluation.tables import FORMATS, Results, print_by_expert, print_tables, w
 from models.detector import THRESHOLDS
 from models.experts import COMBINED, SCORED
 from scoring.thresholds import set_thresholds
+from utils.categories import load_category
 from utils.commands import printable, run_command, say
 from utils.devices import Compute, as_trained, pick_compute
 from utils.files import user_path
@@ -120,21 +121,6 @@ def maps_folder(maps_dir: Path, run: Run) -> Path:
     return inside if inside.is_dir() else maps_dir / run.subdataset
 
 
-def load_category(run: Run, options: argparse.Namespace) -> tuple[Category, int]:
-    """Read a run's images, from where it was trained unless a path option says otherwise.
-
-    Returns them with the run's seed, by which a validation split may have been drawn.
-    """
-    config = run.read_config() if run.config_file.exists() else {}
-    stored, seed = config.get(f"{run.dataset}_path"), config.get("seed", 0)
-    if not (isinstance(stored, str | None) and isinstance(seed, int) and seed >= 0):
-        raise InputError(f"{run.config_file} is damaged: train this category again")
-    path = dataset_path(options, run.dataset) or (stored and Path(stored))
-    root = find_root(run.dataset, path)
-    labelling = labelling_of(options, run)
-    return read_category(run.dataset, root, run.subdataset, seed, labelling), seed
-
-
 def evaluate_run(
     run: Run, options: argparse.Namespace, compute: Compute, shown: str
 ) -> dict | None:
@@ -143,7 +129,8 @@ def evaluate_run(
     `shown` is what counts, "combined" or an expert. None, and a note, for a category without test
     images: it can be trained, so it is no error. None for an expert that only others have.
     """
-    category, seed = load_category(run, options)
+    path, labelling = dataset_path(options, run.dataset), labelling_of(options, run)
+    category, seed = load_category(run, path, labelling)
     if not options.maps_dir and (trained_on := run.read_images()):
         check_product(trained_on, category, f"{run.dataset}/{run.subdataset}")
         category = as_held_out(category, trained_on)
