@@ -12,6 +12,7 @@ from contextlib import ExitStack, closing
 from pathlib import Path
 
 from data.samples import InputError, noted, report_faults
+from prediction.exported import is_exported, load_exported_detector
 from prediction.inputs import Places, check_apart, check_results, find_images
 from prediction.output import Output, predict_files
 from prediction.predictor import Predictor, load_detector
@@ -48,7 +49,7 @@ def get_parser() -> Parser:
         EXAMPLES,
         presets=False,
     )
-    text = "a run's folder, an output folder with one run, or a detector.safetensors alone"
+    text = "a run's folder, an output folder with one run, a detector.safetensors, or detector.onnx"
     parser.add_argument("detector", type=user_path, metavar="DETECTOR", help=text)
     text = "files, folders with all that is below them, patterns such as 'line3/*.png'"
     parser.add_argument("images", nargs="+", metavar="IMAGES", help=text)
@@ -116,7 +117,10 @@ def main(options: argparse.Namespace) -> int:
     places = prepare(options, output)
     machine = ("device", "device_gpu", "precision", "compile", "scoring_batch_size")
     chosen = {name: getattr(options, name) for name in (*machine, "false_alarm_rate")}
-    predictor = load_detector(options.detector, **chosen)
+    if is_exported(options.detector):
+        predictor = load_exported_detector(options.detector, options)
+    else:
+        predictor = load_detector(options.detector, **chosen)
     unreadable: dict[Path, str] = {}
     done = anomalous = 0
     failure: Exception | None = None

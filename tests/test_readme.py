@@ -16,6 +16,7 @@ from safetensors.torch import save_file
 from torchvision.models import get_model, vgg16
 
 import benchmark
+import export
 import inference
 import main
 import predict
@@ -49,10 +50,12 @@ PAGES = {"README.md": README} | {n: text for n, text in DOCS.items() if commands
 # What a page's reader has done before, and what is there afterwards.
 TRAINED = [c for c in commands_of(README) if c.startswith("python3 main.py --dataset mvtec_ad")]
 PRODUCT = [c for c in commands_of(README) if c.startswith("python3 main.py --dataset folder")]
-BEFORE = {"metrics.md": TRAINED, "predict.md": [c for c in PRODUCT if "--train_steps 0" in c]}
+WITHOUT_STEPS = [c for c in PRODUCT if "--train_steps 0" in c]
+BEFORE = {"metrics.md": TRAINED, "predict.md": WITHOUT_STEPS, "deploy.md": WITHOUT_STEPS}
 AFTER = {
     "experts.md": ["output_statistics/results.csv", "output_three/demo.png"],
     "README.md": ["output/results.csv", "output/demo.png", "seen.csv", "seen/lot/001.png"],
+    "deploy.md": ["seen/lot/001.png", "deployed/detector_without_resize.onnx"],
     "predict.md": ["seen.csv", "seen.jsonl", "seen/a.png", "maps/line3/000.tiff"],
     "metrics.md": ["output/results.csv"],
     "research.md": ["output_sorted/results.csv", "output_narrow/demo.png"],
@@ -69,6 +72,7 @@ SMALLER = {
     "pretrain.py": "--train_steps 2 --image_size 64 --crop_size 48 --batch_size 2 --workers 1",
     "inference.py": "",
     "predict.py": "--workers 1",
+    "export.py": "",
     "benchmark.py train": "--image_size 64 --steps 1 --warm_up 4 --repeats 1 --workers 1",
     "benchmark.py inference": "--image_size 64 --steps 1 --warm_up 4 --repeats 1",
     "benchmark.py evaluation": "--images 2 4 --repeats 1 --workers 1",
@@ -87,9 +91,9 @@ def home(tmp_path) -> Path:
     """A clone with every path that a page names, all miniature."""
     home = tmp_path / "clone"
     home.mkdir()
-    scripts = ("main.py", "inference.py", "predict.py", "pretrain.py", "benchmark.py", "sweep.sh")
-    rooms = ("distillation", "prediction", "training", "evaluation", "scoring", "utils", "data")
-    for name in (*scripts, *rooms, "models", "benchmarks", "configs"):
+    scripts = ("main.py", "inference.py", "predict.py", "export.py", "pretrain.py", "benchmark.py")
+    rooms = ("distillation", "prediction", "training", "evaluation", "deployment", "scoring")
+    for name in (*scripts, "sweep.sh", *rooms, "utils", "data", "models", "benchmarks", "configs"):
         copy = shutil.copytree if (REPOSITORY / name).is_dir() else shutil.copy
         copy(REPOSITORY / name, home / name)
     make_mvtec_loco(home / "path" / "mvtec_loco", "screw_bag")
@@ -169,7 +173,7 @@ def test_a_reader_finds_everything_in_150_lines():
 
 def test_every_option_that_is_named_is_one():
     known = {"--sorted_path"}  # of the reader that docs/research.md adds
-    for parser in (script.get_parser() for script in (main, inference, predict, pretrain)):
+    for parser in (script.get_parser() for script in (main, inference, predict, export, pretrain)):
         known |= parser._option_string_actions.keys()
     for command in ("train", "inference", "evaluation", "thresholds"):
         subparsers = benchmark.get_parser()._subparsers._group_actions[0]
@@ -230,8 +234,8 @@ def test_every_command_of_a_page_works_in_its_order(home, page):
 
 
 def test_every_page_and_every_kind_of_command_is_among_them():
-    pages = ["experts.md", "metrics.md", "predict.md", "research.md", "speed.md", "teachers.md"]
-    assert list(PAGES) == ["README.md", *pages, "thresholds.md"]
+    pages = ["deploy.md", "experts.md", "metrics.md", "predict.md", "research.md", "speed.md"]
+    assert list(PAGES) == ["README.md", *pages, "teachers.md", "thresholds.md"]
     assert all(shown(script) for script in SMALLER)
     assert [name for name, *_ in ADDITIONS] == [
         "data/sorted.py",

@@ -91,6 +91,11 @@ class Run:
             return self.folder / "results.csv"
         return self.output / "results" / self.dataset / f"{self.subdataset}.csv"
 
+    @property
+    def exports_folder(self) -> Path:
+        """Where the files lie that export.py writes."""
+        return self.output / "exports" / self.dataset / self.subdataset
+
     def has_begun(self) -> bool:
         """Tell whether --resume would find something to go on with."""
         return self.detector_file.exists() or self.checkpoint_file.exists()
@@ -235,3 +240,11 @@ def find_runs(output: Path) -> list[Run]:
     if not configs:
         raise InputError(f"{output} holds no trained category: train one with main.py")
     return [Run(output, path.parent.parent.name, path.parent.name) for path in configs]
+
+
+def run_of(detector_file: Path) -> Run | None:
+    """Return the run that a detector's file lies in; None for one that lies elsewhere."""
+    parts = Path(os.path.abspath(detector_file)).parts  # links are not followed
+    if len(parts) < 5 or (parts[-4], parts[-1]) != ("trainings", FILE):
+        return None
+    return Run(Path(*parts[:-4]), *parts[-3:-1])
