@@ -6,12 +6,13 @@ import sys
 
 import numpy as np
 import onnx
+import openvino
 import pytest
 from PIL import Image
 
 from data.samples import InputError
 from deployment.description import Description, read_description
-from deployment.runtimes import RUNTIMES, load_exported
+from deployment.runtimes import RUNTIMES, convolve_in_bf16, load_exported
 from prediction.predictor import load_detector
 from tests.conftest import REPOSITORY, deep
 from tests.prediction.conftest import rgb
@@ -60,6 +61,22 @@ def test_a_path_an_image_and_an_array_are_the_same_picture(running, stained, tmp
         running.predict(np.zeros((8, 8)))
     with pytest.raises(InputError, match=r"none\.png"):
         running.predict(tmp_path / "none.png")
+
+
+def test_convolutions_in_bf16_say_nearly_the_same(exported, stained):
+    exact = load_exported(exported, "openvino").predict(stained)
+    found = load_exported(exported, "openvino", precision="bf16").predict(stained)
+    assert found.anomalous == exact.anomalous
+    assert found.score == pytest.approx(exact.score, rel=0.05)
+    model = openvino.Core().read_model(exported)
+    convolve_in_bf16(model)
+    types = {"Convolution": set(), "MatMul": set()}
+    for node in model.get_ops():
+        types.get(node.get_type_name(), set()).add(node.output(0).element_type.to_string())
+    assert types == {"Convolution": {"bf16"}, "MatMul": {"f32"}}
+    for runtime in RUNTIMES:
+        with pytest.raises(InputError, match=r"not .*fp16"):
+            load_exported(exported, runtime, precision="fp16")
 
 
 def test_several_images_at_once_are_scored_as_each_alone(running, stained):
