@@ -14,6 +14,7 @@ from pathlib import Path
 from data.ignored import read_region
 from data.samples import InputError, noted, report_faults
 from prediction.changes import follow
+from prediction.exported import is_exported, load_exported_detector
 from prediction.inputs import Places, check_apart, check_results, check_source, find_images
 from prediction.journal import FILES, journal_file, open_journal
 from prediction.output import Output
@@ -57,7 +58,7 @@ def get_parser() -> Parser:
         EXAMPLES,
         presets=False,
     )
-    text = "a run's folder, an output folder with one run, or a detector.safetensors alone"
+    text = "a run's folder, an output folder with one run, a detector.safetensors, or detector.onnx"
     parser.add_argument("detector", type=user_path, metavar="DETECTOR", help=text)
     text = "files, folders with all that is below them, patterns such as 'line3/*.png'"
     parser.add_argument("images", nargs="*", default=[], metavar="IMAGES", help=text)
@@ -161,7 +162,10 @@ def main(options: argparse.Namespace) -> int:
     source = prepare(options, output)
     machine = ("device", "device_gpu", "precision", "compile", "scoring_batch_size")
     chosen = {name: getattr(options, name) for name in (*machine, "false_alarm_rate", "ignore")}
-    predictor = load_detector(options.detector, **chosen)
+    if is_exported(options.detector):
+        predictor = load_exported_detector(options.detector, options)
+    else:
+        predictor = load_detector(options.detector, **chosen)
     columns = columns_of(predictor, bool(options.drift))
     done = anomalous = 0
     failure: Exception | None = None

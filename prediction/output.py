@@ -96,7 +96,7 @@ def predict_frames(
         return replace(prediction, path=Path(frame.name))
 
     def scored() -> Iterator[tuple[Frame, Prediction]]:
-        count = 1 if live else predictor.scorer.compute.scoring_batch_size
+        count = 1 if live else predictor.batch_size
         while batch := list(islice(frames, count)):
             yield from zip(batch, predictor.predict([f.image for f in batch]), strict=True)
 

@@ -9,10 +9,9 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
-from PIL import Image
 
-from data.image_files import upright
-from data.images import Size, load_image, resize
+from data.images import Size, resize
+from data.pictures import Picture, rgb_of
 from data.samples import ANOMALOUS, GOOD, InputError
 from models.experts import COMBINED
 from scoring.scorer import SCORE, Scorer
@@ -21,8 +20,6 @@ from scoring.thresholds import is_anomalous, map_threshold, p_values, set_thresh
 from utils.detectors import Trained, find_detector, read_detector
 from utils.devices import Compute, as_trained, pick_compute, synchronise
 from utils.ignoring import ignore_more
-
-Picture = str | Path | Image.Image | np.ndarray  # an array is uint8 (H, W, 3), RGB
 
 
 class Region(NamedTuple):
@@ -87,7 +84,7 @@ class Predictor:
         self.map_threshold = map_threshold(trained.detector)
         ignored = trained.detector.view.unseen.cpu().numpy()
         self.ignored = ignored if ignored.size else None
-        self.scorer = Scorer(trained.detector, compute)
+        self.scorer, self.batch_size = Scorer(trained.detector, compute), compute.scoring_batch_size
         self.detector = self.scorer.detector
         self.detector.good_scores = self.detector.good_scores.cpu()  # verdicts wait for no GPU
 
@@ -117,22 +114,7 @@ class Predictor:
 
     def _load(self, image: Picture) -> tuple[torch.Tensor, Size]:
         """Return what the detector is to see, uint8 (3, H, W), and the picture's own size."""
-        if isinstance(image, str | Path):
-            return load_image(Path(image), self.size, int(self.detector.bits))
-        if isinstance(image, np.ndarray):
-            if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3 or not image.size:
-                raise ValueError(
-                    f"an array must be RGB, uint8 (H, W, 3), not {image.dtype} {image.shape}"
-                )
-            image = Image.fromarray(image)
-        if not isinstance(image, Image.Image):
-            raise ValueError(f"a picture is a path, a PIL image or an array, not {type(image)}")
-        if image.mode[0] in "IF":
-            raise ValueError(f"give the path of an image deeper than 8 bits, not mode {image.mode}")
-        try:
-            rgb = upright(image).convert("RGB")
-        except OSError as error:  # PIL reads a file's pixels only now
-            raise InputError(f"cannot read the image {image}: {error}") from error
+        rgb = rgb_of(image, int(self.detector.bits))
         return resize(rgb, self.size), (rgb.height, rgb.width)
 
     def score_files(

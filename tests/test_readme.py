@@ -17,6 +17,7 @@ from torchvision.models import get_model, vgg16
 
 import benchmark
 import calibrate
+import export
 import inference
 import main
 import predict
@@ -53,10 +54,12 @@ PAGES = {"README.md": README} | {n: text for n, text in DOCS.items() if commands
 TRAINED = [c for c in commands_of(README) if c.startswith("python3 main.py --dataset mvtec_ad")]
 PRODUCT = [c for c in commands_of(README) if c.startswith("python3 main.py --dataset folder")]
 AT_ONCE = [c for c in PRODUCT if "--train_steps 0" in c]
-BEFORE = {"metrics.md": TRAINED, **dict.fromkeys(("predict.md", "streams.md", "speed.md"), AT_ONCE)}
+BEFORE = dict.fromkeys(("deploy.md", "predict.md", "speed.md", "streams.md"), AT_ONCE)
+BEFORE["metrics.md"] = TRAINED
 AFTER = {
     "experts.md": ["output_statistics/results.csv", "output_three/demo.png"],
     "README.md": ["output/results.csv", "output/demo.png", "seen.csv", "seen/lot/001.png"],
+    "deploy.md": ["seen/lot/001.png", "deployed/detector_without_resize.onnx"],
     "predict.md": [
         *("seen.csv", "seen.jsonl", "seen/a.png", "maps/line3/000.tiff", "new.safetensors"),
     ],
@@ -79,6 +82,7 @@ SMALLER = {
     "inference.py": "",
     "predict.py": "--workers 1",
     "calibrate.py": "--workers 1",
+    "export.py": "",
     "benchmark.py train": "--image_size 64 --steps 1 --warm_up 4 --repeats 1 --workers 1",
     "benchmark.py inference": "--image_size 64 --steps 1 --warm_up 4 --repeats 1",
     "benchmark.py evaluation": "--images 2 4 --repeats 1 --workers 1",
@@ -98,9 +102,10 @@ def home(tmp_path) -> Path:
     """A clone with every path that a page names, all miniature."""
     home = tmp_path / "clone"
     home.mkdir()
-    scripts = ("main.py", "inference.py", "predict.py", "calibrate.py", "pretrain.py")
-    rooms = ("distillation", "prediction", "training", "evaluation", "scoring", "utils", "data")
-    for name in (*scripts, "benchmark.py", "sweep.sh", *rooms, "models", "benchmarks", "configs"):
+    scripts = ("main.py", "inference.py", "predict.py", "calibrate.py", "export.py", "pretrain.py")
+    rooms = ("distillation", "prediction", "training", "evaluation", "deployment", "scoring")
+    rooms += ("utils", "data", "models", "benchmarks", "configs")
+    for name in (*scripts, "benchmark.py", "sweep.sh", *rooms):
         copy = shutil.copytree if (REPOSITORY / name).is_dir() else shutil.copy
         copy(REPOSITORY / name, home / name)
     make_mvtec_loco(home / "path" / "mvtec_loco", "screw_bag")
@@ -208,9 +213,8 @@ def test_a_reader_finds_everything_in_150_lines():
 
 def test_every_option_that_is_named_is_one():
     known = {"--sorted_path"}  # of the reader that docs/research.md adds
-    for parser in (
-        script.get_parser() for script in (main, inference, predict, calibrate, pretrain)
-    ):
+    scripts = (main, inference, predict, calibrate, export, pretrain)
+    for parser in (script.get_parser() for script in scripts):
         known |= parser._option_string_actions.keys()
     for command in benchmark.get_parser()._subparsers._group_actions[0].choices.values():
         known |= command._option_string_actions.keys()
@@ -270,7 +274,7 @@ def test_every_command_of_a_page_works_in_its_order(home, page):
 
 
 def test_every_page_and_every_kind_of_command_is_among_them():
-    pages = ["experts.md", "metrics.md", "predict.md", "research.md", "speed.md"]
+    pages = ["deploy.md", "experts.md", "metrics.md", "predict.md", "research.md", "speed.md"]
     pages += ["streams.md", "teachers.md"]
     assert list(PAGES) == ["README.md", *pages, "thresholds.md"]
     assert all(shown(script) for script in SMALLER)

@@ -91,6 +91,11 @@ class Run:
             return self.folder / "results.csv"
         return self.output / "results" / self.dataset / f"{self.subdataset}.csv"
 
+    @property
+    def exports_folder(self) -> Path:
+        """Where the files lie that export.py writes."""
+        return self.output / "exports" / self.dataset / self.subdataset
+
     def has_begun(self) -> bool:
         """Tell whether --resume would find something to go on with."""
         return self.detector_file.exists() or self.checkpoint_file.exists()

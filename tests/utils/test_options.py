@@ -8,6 +8,7 @@ import yaml
 
 import benchmark
 import calibrate
+import export
 import inference
 import main
 import predict
@@ -168,7 +169,9 @@ def test_every_option_has_a_place_in_the_help(script):
 
 
 @pytest.mark.parametrize(
-    "script", [main, inference, predict, calibrate, pretrain, benchmark], ids=lambda s: s.__name__
+    "script",
+    [main, inference, predict, calibrate, export, pretrain, benchmark],
+    ids=lambda s: s.__name__,
 )
 def test_help_ends_with_examples_that_are_commands_of_the_script(script):
     lines = script.get_parser().format_help().rstrip().splitlines()

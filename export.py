@@ -1,0 +1,121 @@
+"""Write a trained detector as one file for other runtimes: `python3 export.py --help`."""
+
+if __name__ == "__main__":
+    from utils.startup import leave_when_interrupted
+
+    leave_when_interrupted()
+
+import argparse
+import sys
+from pathlib import Path
+
+from data.samples import InputError, noted, report_faults
+from deployment.description import Description
+from deployment.graph import ScoringGraph
+from deployment.onnx_file import check_onnx, write_onnx
+from deployment.runtimes import load_exported
+from prediction.agreement import MAP_GOAL, SCORE_GOAL, compare
+from prediction.inputs import find_images
+from prediction.predictor import Predictor, load_detector
+from utils.commands import run_command, say
+from utils.detectors import find_detector
+from utils.files import user_path
+from utils.labelling import load_category
+from utils.options import Parser, add_false_alarm_option
+from utils.recipe import check_false_alarm_rate
+from utils.runs import run_around
+
+EXAMPLES = (
+    "python3 export.py output/trainings/folder/my_product --format onnx --check",
+    "python3 export.py detector.safetensors --check new_images --out deployed",
+)
+FORMATS = {"onnx": (check_onnx, write_onnx)}  # what looks for its packages, and what writes it
+STEM = {True: "detector", False: "detector_without_resize"}  # of a file that resizes, or does not
+
+
+def get_parser() -> Parser:
+    """Return the parser of this command's options."""
+    parser = Parser(
+        "Write a trained detector as one file that needs no PyTorch: from an image's bytes to its "
+        "score, p-value, verdict and map. Exit code: 0 done, 1 failed, or --check found too large "
+        "a difference, 2 wrong option or input.",
+        EXAMPLES,
+        presets=False,
+    )
+    text = "a run's folder, an output folder with one run, or a detector.safetensors alone"
+    parser.add_argument("detector", type=user_path, metavar="DETECTOR", help=text)
+    text = "onnx: for ONNX Runtime, OpenVINO, TensorRT"
+    parser.add_argument("--format", choices=FORMATS, default="onnx", help=text)
+    text = "a smaller graph, for images that have the detector's size already"
+    parser.add_argument("--without_resize", action="store_true", help=text)
+    text = "folder of the file; default: output/exports/<dataset>/<category>, or the detector's own"
+    parser.add_argument("--out", type=user_path, metavar="DIR", help=text)
+    add_false_alarm_option(parser)
+    text = "compare the file with the detector on IMAGES; none: the run's test images"
+    parser.add_argument("--check", nargs="*", metavar="IMAGES", help=text)
+    return parser
+
+
+def prepare(options: argparse.Namespace) -> tuple[Path, list[Path]]:
+    """Return the file to write, and the images to compare on. Raises one InputError with all."""
+    faults, folder, images = check_false_alarm_rate(options), Path(), []
+    with noted(faults):
+        FORMATS[options.format][0]()
+    with noted(faults):
+        detector = find_detector(options.detector)
+        run = run_around(detector)
+        folder = options.out or (run.exports_folder if run else detector.parent)
+        if options.check:
+            images = [*find_images(options.check)]
+        elif options.check is not None:
+            stored = argparse.Namespace(unlabelled=None, labelled=None)
+            images = [s.image for s in load_category(run, stored)[0].scored] if run else []
+            if not images:
+                raise InputError(f"--check: {detector} has no test images here: name some")
+    report_faults(faults)
+    return folder / f"{STEM[not options.without_resize]}.{options.format}", images
+
+
+def describe(predictor: Predictor, graph: ScoringGraph, source: Path) -> Description:
+    """Return what the file is to say of itself. Raises InputError for what cannot say it."""
+    detector, about = predictor.detector, predictor.about
+    if predictor.false_alarm_rate is None:
+        raise InputError(
+            f"{source} is of an earlier version, which kept no good images' scores: train it again "
+            "with --overwrite"
+        )
+    return Description(
+        predictor.size,
+        graph.resizes,
+        detector.experts if detector.statistics else (),
+        int(detector.bits),
+        predictor.threshold,
+        predictor.map_threshold,
+        predictor.false_alarm_rate,
+        tuple(detector.good_scores[0].tolist()),
+        about.get("dataset", ""),
+        about.get("subdataset", ""),
+        about.get("version", ""),
+    )
+
+
+def main(options: argparse.Namespace) -> int:
+    """Write the file; compare it with the detector if that is asked for."""
+    path, images = prepare(options)
+    rate = options.false_alarm_rate
+    predictor = load_detector(options.detector, "cpu", "fp32", rate)
+    graph = ScoringGraph(predictor.detector, predictor.size, not options.without_resize).eval()
+    FORMATS[options.format][1](graph, describe(predictor, graph, options.detector), path)
+    say(f"wrote {path}: {path.stat().st_size / 1e6:.1f} MB")
+    if not images:
+        return 0
+    found = compare(predictor, load_exported(path), images)
+    print(f"images            {found.images}")
+    print(f"score differs by  {found.score:.2g} of good images' spread (goal {SCORE_GOAL:g})")
+    print(f"map differs by    {found.anomaly_map:.2g} (goal {MAP_GOAL:g})")
+    print(f"other verdicts    {found.verdicts} (goal 0)")
+    return 0 if found.is_close else 1
+
+
+if __name__ == "__main__":
+    sys.exit(run_command(main, get_parser))
