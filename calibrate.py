@@ -19,11 +19,10 @@ from tabulate import tabulate
 from data.ignored import read_region
 from data.samples import InputError, noted, report_faults
 from models.detector import Detector
-from models.recipe import PUBLISHED
 from prediction.inputs import find_images
 from scoring.calibration import decode_images
 from scoring.learning import Learnt, learn
-from scoring.thresholds import promised_rate
+from scoring.thresholds import promised_rate, set_thresholds
 from utils.commands import printable, run_command
 from utils.detectors import Trained, find_detector, keep_former, read_detector, save_detector
 from utils.devices import Compute, as_trained, pick_compute
@@ -87,8 +86,8 @@ def prepare(options: argparse.Namespace) -> Work:
     file, images = options.detector, []
     with noted(faults):
         file = find_detector(options.detector).resolve()  # what a link leads to is replaced
-    if not (options.images or options.ignore):
-        faults.append("give IMAGES to take in, --ignore, or both")
+    if not (options.images or options.ignore or options.false_alarm_rate):
+        faults.append("give IMAGES to take in, --ignore, or --false_alarm_rate")
     with noted(faults):
         images = [*find_images(options.images)] if options.images else []
     with noted(faults):
@@ -111,16 +110,16 @@ def take_in(
     paths, how = [*new.values()], (trained.size, options.workers, int(detector.bits))
     images, sizes = decode_images(paths, *how, unreadable)
     report_faults([unreadable[path] for path in work.images if path in unreadable])
-    if not new:
-        return []
     if work.run:
         check_no_tests({path: found[path] for path in paths}, work.run, options.workers)
-    stored = about.get("false_alarm_rate", PUBLISHED.false_alarm_rate)
-    was, rate = state(detector), options.false_alarm_rate or stored
-    learnt = learn(compute.place(detector), images, sizes, rate, compute)
+    was, rate = state(detector), options.false_alarm_rate or detector.recipe.false_alarm_rate
     detector.recipe = replace(detector.recipe, false_alarm_rate=rate)
     about["false_alarm_rate"], about["taken_in"] = rate, [*about.get("taken_in", []), *new]
-    show(was, state(detector), learnt, paths)
+    if new:
+        learnt = learn(compute.place(detector), images, sizes, rate, compute)
+        show(was, state(detector), learnt, paths)
+    else:
+        set_thresholds(detector, rate)
     return paths
 
 
@@ -146,6 +145,7 @@ def show(was: dict[str, float], now: dict[str, float], learnt: Learnt, paths: li
     strangest = int(learnt.held_out.argmax())
     score = f"score {learnt.held_out[strangest]:.4g} while held out"
     print(f"strangest of the new: {printable(paths[strangest])}, {score}")
+    print("the promise holds if these are all the good pictures of a time, not those that alarmed")
 
 
 def main(options: argparse.Namespace) -> int:
@@ -159,10 +159,10 @@ def main(options: argparse.Namespace) -> int:
         if not trained.detector.good_scores.numel():
             text = "of an earlier version, which kept no good images' scores: train it again"
             raise InputError(f"{work.file} is {text} with --overwrite")
-        if options.ignore:
-            ignore_more(trained, options.ignore)
-        if not (take_in(work, trained, compute, options) or options.ignore):
-            print(f"nothing to take in: {printable(work.file)} is as it was")
+        changed = bool(options.ignore) and ignore_more(trained, options.ignore)
+        changed |= options.false_alarm_rate not in (None, trained.detector.recipe.false_alarm_rate)
+        if not (take_in(work, trained, compute, options) or changed):
+            print(f"nothing to change: {printable(work.file)} is as it was")
             return 0
         with written_aside(options.out or work.file) as aside:
             save_detector(trained.detector, aside, trained.about)

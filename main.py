@@ -18,6 +18,7 @@ from models.detector import Detector
 from scoring.calibration import calibrate, decode_images
 from scoring.fitting import HeldOut, fit_statistics
 from scoring.good_images import GoodImages
+from scoring.thresholds import strangest
 from training.beginning import begin
 from training.features import describe_training_images
 from training.loop import fit
@@ -105,7 +106,9 @@ def train(prepared: Prepared, options: argparse.Namespace) -> None:
             show_statistics(prepared, detector, held_out, options)
         fit(detector, images, features, prepared.natural, run, options, compute)
     del images, features  # gigabytes that calibration does not need
-    calibrate(detector, validation, size, options.workers, compute, held_out)
+    good = calibrate(detector, validation, size, options.workers, compute, held_out)
+    others = [] if detector.networks() else [s.image for s in prepared.category.train]
+    say(printable(strangest(others + validation, good, detector.threshold.item())))
     run.save_detector(detector, options.model, options.model_size, size, compute.precision)
 
 

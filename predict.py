@@ -121,6 +121,12 @@ def prepare(options: argparse.Namespace, output: Output) -> Source:
         for name, (file,) in results.items()
         if file.exists() and not file.is_file()
     ]
+    if not options.watch:
+        faults += [
+            f"--{name} {file} has a journal of a --watch, which appends to it: name another"
+            for name, file in rows.items()
+            if journal_file({name: file}).exists()
+        ]
     results |= output.results(places)
     if options.watch and rows:
         results["watch"] = [journal_file(rows)]
@@ -196,7 +202,8 @@ def main(options: argparse.Namespace) -> int:
         raise InputError("no picture could be read")
     rate = predictor.false_alarm_rate
     promise = f"; of good ones at most {100 * rate:.3g} % are called so" if rate else ""
-    say(f"{done} pictures, {anomalous} anomalous{promise}")
+    lost = f", {source.unreadable} could not be read" if source.unreadable else ""
+    say(f"{done} pictures, {anomalous} anomalous{lost}{promise}")
     if options.fail_on_anomaly and anomalous:
         return FOUND
     return 2 if source.unreadable else 0

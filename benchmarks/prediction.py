@@ -23,7 +23,7 @@ from data.images import Size, image_size, in_background, load_image
 from prediction.inputs import find_images
 from prediction.output import Output, predict_files
 from prediction.predictor import Predictor, load_detector
-from prediction.records import csv_file
+from prediction.records import columns_of, csv_file
 from utils.devices import synchronise
 from utils.progress import progress
 
@@ -69,7 +69,7 @@ def predict_all(
 ) -> None:
     """Do what predict.py does with pictures after its start."""
     found = predict_files(predictor, find_images(names), output, workers, {})
-    with csv_file(folder / "seen.csv", predictor.detector.experts) as row, closing(found):
+    with csv_file(folder / "seen.csv", columns_of(predictor, False)) as row, closing(found):
         for prediction in found:
             row(prediction)
 

@@ -104,11 +104,13 @@ class Moments:
         """Return each place's covariance (places, d, d) shrunk towards the mean over all places.
 
         All are shrunk by the same part, Ledoit and Wolf's for the places together: almost nothing
-        where places differ and there are many samples, almost all where they are alike.
+        where places differ and there are many samples, almost all where they are alike. A place
+        without any variance, as one that is ignored, has no part in this.
         """
         covariance = self.products / max(self.count, 1)
-        pooled = covariance.mean(0)
-        spread = squared_norm(covariance - pooled).sum()
+        varying = self.fourths > 0
+        pooled = covariance.sum(0) / max(int(varying.sum()), 1)
+        spread = (squared_norm(covariance - pooled) * varying).sum()
         part = self.share(self.noise().sum(), spread)
         unbiased = self.count / max(self.count - 1, 1)
         return covariance.lerp_(pooled, part).mul_(unbiased)  # in place: it is 50 MB

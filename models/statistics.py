@@ -16,6 +16,7 @@ LEAST_UNIT = 1e-3  # of good images' means, or standard deviations, in units of 
 LEAST_VARIANCE = 1e-6  # in units of that spread, where good images are all the same
 
 BLOCK = 128  # places whose covariances are inverted at once: they stay in a processor's cache
+MOST_THREADS = 4  # at once: each has a team of OpenMP of its own
 FACTORS = ("projection", "projected", "whitening")  # of a Position, as its `factors` returns them
 
 # A projection (C, d), the means of places by it, (places, d), and one matrix for each place,
@@ -101,11 +102,13 @@ class Position(nn.Module):
         if own:
             covariance = self.moments().shrunk_to_pooled()
             # LAPACK takes matrix after matrix; a GPU's library wants no threads, and needs none
-            workers = torch.get_num_threads() if covariance.device.type == "cpu" else 1
+            workers = min(torch.get_num_threads(), MOST_THREADS)
+            workers = workers if covariance.device.type == "cpu" else 1
             with ThreadPoolExecutor(workers) as pool:
                 whitening = torch.cat([*pool.map(inverse_root, covariance.split(BLOCK))])
             return self.basis, self.mean @ self.basis, whitening
-        samples = max(int(self.count) - 1, 1) * len(self.mean[::EVERY])
+        varying = int((self.fourths[::EVERY] > 0).sum())  # an ignored place is always the same
+        samples = max(int(self.count) - 1, 1) * max(varying, 1)
         values, vectors = eigen(self.scatter / samples)
         projection = (vectors / (values + RIDGE).sqrt()).to(self.mean)
         return projection, self.mean @ projection, None

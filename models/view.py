@@ -5,8 +5,6 @@ from torch import nn
 
 from models.pdn import places_of, reach
 
-PIXELS = torch.empty(0, 0, dtype=torch.bool)  # none of them
-
 
 class View(nn.Module):
     """The region that nobody looks at, bool (H, W) of what the detector sees, or empty.
@@ -20,8 +18,8 @@ class View(nn.Module):
 
     def __init__(self):
         super().__init__()
-        self.register_buffer("ignored", PIXELS.clone())
-        self.register_buffer("overlooked", PIXELS.clone())
+        for name in ("ignored", "overlooked"):
+            self.register_buffer(name, torch.empty(0, 0, dtype=torch.bool))
         self.register_buffer("typical", torch.empty(3, 0, 0, dtype=torch.uint8))
 
     def overlook(self, pixels: torch.Tensor) -> None:

@@ -17,6 +17,7 @@ from urllib.parse import urlsplit
 import cv2
 import numpy as np
 
+from data.image_files import MOST_PIXELS, TOO_MANY
 from data.images import in_background
 from data.samples import InputError, require_file
 from prediction.output import Frame
@@ -42,7 +43,9 @@ def opened(source: str | int) -> cv2.VideoCapture:
 
 
 def rgb(image: np.ndarray) -> np.ndarray:
-    """Return what OpenCV has read, BGR, as RGB."""
+    """Return what OpenCV has read, BGR, as RGB. Raises InputError for too many pixels."""
+    if image.shape[0] * image.shape[1] > MOST_PIXELS:
+        raise InputError(f"a frame has {TOO_MANY} pixels: give smaller ones")
     return cv2.cvtColor(image, cv2.COLOR_BGR2RGB)
 
 
@@ -194,6 +197,6 @@ def camera_name(source: str) -> str:
         place = [str(part) for part in (url.hostname, url.port) if part]
     except ValueError:  # such as a port that is no number
         place = []
-    if not place:
+    if not place or not place[0].strip("."):  # .. would be the folder above
         raise InputError("--camera takes a number, such as 0, or a URL, such as rtsp://10.0.0.5/1")
     return re.sub(r"[^\w.-]", "_", "-".join(place))

@@ -79,8 +79,8 @@ class Appended:
 class Journal:
     """Files of rows, and which pictures have theirs; without files nothing is remembered.
 
-    `known` are the keys of the pictures that are done, `unreadable` is how many could not be read
-    since. Raises as `open_journal`.
+    `known` are the keys of the pictures that are done, `unreadable` are those that could not be
+    read since. Raises as `open_journal`.
     """
 
     def __init__(self, files: dict[str, Path], columns: tuple[str, ...]):
@@ -89,7 +89,7 @@ class Journal:
         begins = {"csv": head, "jsonl": JSON_BEGINS}
         self.as_row = {"csv": partial(csv_row, columns), "jsonl": json_row}
         self.known: set[int] = set()
-        self.unreadable = 0
+        self.unreadable: set[Path] = set()
         self.rows: dict[str, Appended] = {}
         self.files: list[Appended] = []  # in the order of what is written
         if files:

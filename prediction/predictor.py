@@ -12,14 +12,15 @@ import torch
 
 from data.images import Size, resize
 from data.pictures import Picture, rgb_of
-from data.samples import ANOMALOUS, GOOD, InputError
+from data.samples import ANOMALOUS, GOOD, InputError, report_faults
 from models.experts import COMBINED
 from scoring.scorer import SCORE, Scorer
 from scoring.stream import Scored, score_files
 from scoring.thresholds import is_anomalous, map_threshold, p_values, set_thresholds
 from utils.detectors import Trained, find_detector, read_detector
-from utils.devices import Compute, as_trained, pick_compute, synchronise
+from utils.devices import PRECISIONS, Compute, as_trained, pick_compute, synchronise
 from utils.ignoring import ignore_more
+from utils.options import check_positive
 
 
 class Region(NamedTuple):
@@ -47,7 +48,7 @@ class Prediction:
     experts: dict[str, float]  # each expert's own score
     seconds: float  # that the detector took, without decoding
     ignored: np.ndarray | None = None  # bool, of what the detector sees; None where nothing is
-    drift: float | None = None  # see `prediction.following`, where it is asked for
+    drift: float | None = None  # see `prediction.changes`, where it is asked for
 
     @property
     def verdict(self) -> str:
@@ -165,6 +166,10 @@ def load_detector(
         raise InputError(f"false_alarm_rate must be above 0 and below 1, not {false_alarm_rate}")
     own = {"device": device, "precision": precision, "scoring_batch_size": scoring_batch_size}
     asked = argparse.Namespace(**{"device_gpu": None, "compile": "auto"} | own | more)
+    faults = check_positive(asked, "scoring_batch_size")
+    if precision not in ("auto", *PRECISIONS):
+        faults.append(f"precision must be auto or one of {', '.join(PRECISIONS)}, not {precision}")
+    report_faults(faults)
     compute, file = pick_compute(asked), find_detector(Path(path))
     trained = read_detector(file, compute.device)
     if ignore is not None:

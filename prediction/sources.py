@@ -87,7 +87,7 @@ class Arriving:
 
     @property
     def unreadable(self) -> int:
-        return self.journal.unreadable
+        return len(self.journal.unreadable)
 
     def conclusion(self, scored: int) -> list[str]:
         again = "goes on" if self.journal.files else "begins again: it has no file"

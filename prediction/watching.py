@@ -200,8 +200,13 @@ def predict_arriving(
         predictions = predict_files(predictor, places, output, workers, unreadable)
         with closing(predictions):
             for prediction in predictions:
+                version = waiting.pop(prediction.path)
+                if look(prediction.path) not in (version, None):  # what was read is not known
+                    journal.known.discard(version.key)  # and is found again when it stands still
+                    continue
                 yield prediction
-                journal.note(waiting.pop(prediction.path))
+                journal.unreadable.discard(prediction.path)
+                journal.note(version)
                 if stop():
                     break
         for path, fault in unreadable.items():
@@ -210,7 +215,7 @@ def predict_arriving(
                 journal.known.discard(version.key)
                 continue
             say(f"error: {printable(fault)}")
-            journal.unreadable += 1
+            journal.unreadable.add(path)
             if version:
                 journal.note(version)
         journal.sync()

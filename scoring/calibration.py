@@ -71,11 +71,12 @@ def calibrate(
     workers: int,
     compute: Compute,
     held_out: HeldOut | None = None,
-) -> None:
+) -> torch.Tensor:
     """Set what brings the experts to one scale, then the thresholds, from good images.
 
     The networks go by the validation images `paths`, the statistics by `held_out`. The scores of
-    these held-out images are kept; thresholds are those of the recipe's false-alarm rate.
+    these held-out images are kept; thresholds are those of the recipe's false-alarm rate. Returns
+    their combined scores (n,), in the order of the images.
     Source of the quantiles: EfficientAD, section 3.4.
     """
     raw: dict[str, torch.Tensor] = {}
@@ -93,7 +94,7 @@ def calibrate(
         set_map_threshold(detector, raw, compute)
         good = scores_of_maps(detector, raw, sizes, compute)
         keep_good_scores(detector, good, detector.recipe.false_alarm_rate)
-        return
+        return good[COMBINED]
     errors = dict(held_out.errors)
     if networks:
         defects = make_defects(detector.view.filled(images), detector.view.ignored)
@@ -107,7 +108,9 @@ def calibrate(
     both = raw | held_out.last(len(images)) if networks else held_out.maps
     set_map_threshold(detector, both, compute)
     on_device = {name: both[name].to(compute.device) for name in detector.experts}
-    keep_good_scores(detector, detector.scores(on_device), detector.recipe.false_alarm_rate)
+    good = detector.scores(on_device)
+    keep_good_scores(detector, good, detector.recipe.false_alarm_rate)
+    return good[COMBINED]
 
 
 def decode_images(

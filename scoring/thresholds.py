@@ -8,6 +8,7 @@ Random World*, 2005; Bates et al., *Testing for Outliers with Conformal p-values
 import math
 import warnings
 from collections.abc import Mapping
+from pathlib import Path
 
 import torch
 
@@ -43,6 +44,19 @@ def set_thresholds(detector: Detector, rate: float, source: str = "the detector"
     for name, threshold in zip(detector.rated, column, strict=True):
         getattr(detector, THRESHOLDS[name]).copy_(threshold)
     return kept
+
+
+def strangest(paths: list[Path], scores: torch.Tensor, threshold: float) -> str:
+    """Say which of held-out good images is the strangest, by their combined scores (n,).
+
+    A threshold of few images stands at the highest of them or near it.
+    """
+    index = int(scores.argmax())
+    return (
+        f"strangest of {len(paths)} held-out good images: {paths[index]}, score "
+        f"{scores[index]:.3g}, threshold {threshold:.3g}: if it is not good, or not taken like the "
+        "others, remove it and train again"
+    )
 
 
 def promise(count: int, rate: float) -> str:

@@ -157,7 +157,7 @@ def test_an_image_counts_once(own, product, more_good, capsys):
     assert len(about_of(own)["taken_in"]) == 6
     former = own.detector_file.read_bytes()
     assert run_calibrate(own.folder, more_good) == 0
-    assert "nothing to take in" in capsys.readouterr().out
+    assert "nothing to change" in capsys.readouterr().out
     assert own.detector_file.read_bytes() == former
     assert files_of(own) == {"detector.safetensors", "detector_1.safetensors"}
 

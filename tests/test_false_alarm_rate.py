@@ -2,9 +2,12 @@
 
 import csv
 import json
+import shutil
 
+import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 import inference
 from data.samples import InputError
@@ -107,3 +110,14 @@ def test_metrics_tell_which_rate_their_verdicts_keep(alone):
         assert run_inference(alone.output, "--false_alarm_rate", rate, "--precision", "fp32") == 0
         measured = json.loads(alone.metrics_file.read_text())
         assert measured["glae"]["false_alarm_rate"] == pytest.approx(kept)
+
+
+def test_a_training_names_the_strangest_good_image(product, teacher, tmp_path, capsys):
+    """One that is not like the others makes thresholds useless, and nobody would know."""
+    shutil.copytree(product, tmp_path / "bolt")
+    odd = np.random.default_rng(5).integers(0, 256, (80, 96, 3), dtype=np.uint8)
+    Image.fromarray(odd).save(tmp_path / "bolt" / "train" / "good" / "odd.png")
+    run_main(*arguments(tmp_path / "bolt", teacher, tmp_path / "out", *ALONE))
+    err = capsys.readouterr().err
+    assert "strangest of 7 held-out good images: " in err
+    assert "train/good/odd.png, score " in err

@@ -3,6 +3,7 @@
 import operator
 import os
 import shutil
+from dataclasses import replace
 from itertools import count
 from pathlib import Path
 from typing import NamedTuple
@@ -18,6 +19,7 @@ from models.detector import LATER, Detector
 from models.experts import EXPERTS, NETWORKS, chosen
 from models.gfencoder import Size
 from models.pdn import covers
+from models.recipe import PUBLISHED
 from utils.devices import PRECISIONS
 from utils.files import DAMAGED, read_about, read_tensors, save_tensors, written_aside
 from utils.version import project_version
@@ -72,6 +74,8 @@ def read_detector(path: Path, device: torch.device) -> Trained:
         later = {name: later[name] for name in later if name in state}
         detector.load_state_dict(read_tensors(path, state, later), assign=True)
         check_state(detector)
+        rate = about.get("false_alarm_rate", PUBLISHED.false_alarm_rate)
+        detector.recipe = replace(detector.recipe, false_alarm_rate=rate)
     except FileNotFoundError as error:
         raise InputError(
             f"{path} does not exist: train it, or finish its training with main.py --resume"

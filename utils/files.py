@@ -72,10 +72,7 @@ def locked_folder(folder: Path, option: str) -> Iterator[None]:
     The system frees the lock when a process dies. Raises InputError, which names the `option`, when
     the folder cannot be written or is in use.
     """
-    from filelock import (
-        FileLock,
-        Timeout,
-    )  # with asyncio: predict.py, which locks none, starts sooner
+    from filelock import FileLock, Timeout  # here: predict.py, which locks none, starts sooner
 
     lock = FileLock(folder / ".lock", timeout=0)
     try:

@@ -38,13 +38,16 @@ def settle_ignored(options: argparse.Namespace) -> torch.Tensor | None:
     return pixels
 
 
-def ignore_more(trained: Trained, path: Path) -> None:
-    """Let a trained detector overlook a region beside what it ignores already.
+def ignore_more(trained: Trained, path: Path) -> bool:
+    """Let a trained detector overlook a region beside what it ignores; return whether that is more.
 
     Raises InputError as `settle_ignored` does, and for one that sees images as a whole alone.
     """
     if trained.detector.experts == ("composition",):
         raise InputError(f"--ignore {path}: the composition is of the whole image: train with it")
-    trained.detector.view.overlook(scaled(read_region(path), trained.size))
-    if covers(trained.detector.view.unseen):
+    view = trained.detector.view
+    before = view.unseen
+    view.overlook(scaled(read_region(path), trained.size))
+    if covers(view.unseen):
         raise nothing_left(path)
+    return not torch.equal(before, view.unseen)

@@ -5,8 +5,10 @@ import torch
 
 from models.experts import COMBINED
 from models.pdn import PDNS, covers, output_side, places_of
+from models.statistics import directions_of
 from scoring.scorer import look
 from tests.conftest import disagreeing_detector
+from tests.models.test_statistics import CHANNELS, DIRECTIONS, HEIGHT, draw, position_of
 
 SIZE = (72, 90)  # height, width, of which the last rows and columns reach no output
 PLACES = tuple(map(output_side, SIZE))
@@ -101,3 +103,14 @@ def test_all_is_covered_where_no_place_is_left_though_pixels_are():
     assert covers(pixels)
     pixels[16, 20] = False
     assert not covers(pixels)
+
+
+@pytest.mark.parametrize("own", [True, False])
+def test_places_that_never_vary_take_no_part_in_what_others_are_shrunk_to(own):
+    """As those that are ignored: distances of the others are of a fit without them."""
+    features, basis = draw(30), directions_of(torch.eye(CHANNELS), DIRECTIONS)
+    padded = torch.cat([features, torch.zeros_like(features)], 2)  # half of the places
+    alone, whole = (position_of(some, basis, own) for some in (features, padded))
+    new = draw(3, seed=1)
+    found = whole(torch.cat([new, torch.zeros_like(new)], 2))[:, :, :HEIGHT]
+    torch.testing.assert_close(found, alone(new), rtol=1e-4, atol=1e-4)

@@ -175,8 +175,27 @@ def test_calibration_stores_a_region_without_and_with_more_images(alone, tmp_pat
             assert added.predict(one).score == stored.predict(one).score, name
     before = load_detector(alone.output, device="cpu", ignore=region)
     assert before.predict(one).p_value != stored.predict(one).p_value  # of 6 and of 12 images
-    with pytest.raises(InputError, match="give IMAGES to take in, --ignore, or both"):
+    with pytest.raises(InputError, match="give IMAGES to take in, --ignore, or "):
         calibrate.main(parse(calibrate.get_parser(), line[:1]))
+
+
+def test_calibration_of_a_region_alone_keeps_the_rate_and_can_set_another(alone, tmp_path):
+    shutil.copytree(alone.output, tmp_path / "out")
+    line = [str(tmp_path / "out"), "--device", "cpu"]
+    region = ["--ignore", str(region_in(tmp_path, slice(16), slice(None)))]
+    for more, kept in (
+        (["--false_alarm_rate", "0.4"], 0.4),
+        (region, 0.4),
+        ([*region, "--false_alarm_rate", "0.3"], 0.3),
+    ):
+        assert calibrate.main(parse(calibrate.get_parser(), [*line, *more])) == 0
+        found = load_detector(tmp_path / "out", device="cpu")
+        assert found.about["false_alarm_rate"] == found.false_alarm_rate == kept
+        stored = load_file(tmp_path / "out/trainings/folder/bolt/detector.safetensors")
+        assert stored["threshold"].item() == found.threshold
+    files = sorted(tmp_path.rglob("detector*"))
+    assert calibrate.main(parse(calibrate.get_parser(), [*line, *region])) == 0  # nothing new
+    assert sorted(tmp_path.rglob("detector*")) == files
 
 
 def test_a_resumed_run_refuses_another_region_but_not_the_same_in_another_file(

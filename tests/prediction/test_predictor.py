@@ -103,6 +103,12 @@ def test_a_rate_that_nothing_can_have_is_refused(alone, rate):
         load_detector(alone.folder, device="cpu", false_alarm_rate=rate)
 
 
+@pytest.mark.parametrize("wrong", [{"scoring_batch_size": -1}, {"precision": "fp4"}], ids=str)
+def test_an_option_that_cannot_be_is_refused(alone, wrong):
+    with pytest.raises(InputError, match=next(iter(wrong))):
+        load_detector(alone.folder, device="cpu", **wrong)
+
+
 def test_a_detector_tells_which_rate_it_keeps(alone, detector):
     assert detector.false_alarm_rate == pytest.approx(1 / 7)  # of six good images, not 0.05
     assert load_detector(alone.output, "cpu", false_alarm_rate=0.4).false_alarm_rate == 0.4

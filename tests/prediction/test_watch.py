@@ -35,11 +35,9 @@ def watch(alone, run_predict, pictures, tmp_path):
     csv, jsonl = tmp_path / "a.csv", tmp_path / "a.jsonl"
 
     def run(rows: int, *more: object, until=lambda: True) -> int:
-        thread = interrupted_when(lambda: len(lines_of(jsonl)) >= rows and until())
         line = ("--watch", pictures, "--csv", csv, "--jsonl", jsonl, *more)
-        code = run_predict(alone.folder, *line)
-        thread.join()
-        return code
+        with interrupted_when(lambda: len(lines_of(jsonl)) >= rows and until()):
+            return run_predict(alone.folder, *line)
 
     return run
 
@@ -120,6 +118,37 @@ def test_a_file_that_goes_before_it_is_read_is_forgotten_until_it_is_back(
     assert watch(3, until=back) == 0
     assert "error" not in capsys.readouterr().err
     assert [Path(row["image"]) for row in rows_of(tmp_path / "a.csv")][3:] == [path]
+
+
+def test_a_picture_that_is_replaced_while_it_waits_has_one_row(
+    watch, pictures, tmp_path, monkeypatch
+):
+    path, real = pictures / "größe.jpg", watching.predict_files
+    other = picture(np.random.default_rng(77), stain=False)
+
+    def predict_files(*arguments):
+        if not replaced:
+            replaced.append(path)
+            other.save(path)
+        return real(*arguments)
+
+    replaced: list[Path] = []
+    monkeypatch.setattr(watching, "predict_files", predict_files)
+    assert watch(4) == 0
+    rows = rows_of(tmp_path / "a.csv")
+    assert sorted(Path(row["image"]) for row in rows) == sorted({Path(r["image"]) for r in rows})
+    assert len(rows) == 4
+    noted = [json.loads(line) for line in lines_of(tmp_path / "a.csv.journal")]
+    sizes = [entry["size"] for entry in noted if entry.get("path") == str(path)]
+    assert sizes == [path.stat().st_size]  # so that the next start knows what was read
+
+
+def test_what_a_watch_appends_to_is_not_replaced(watch, alone, run_predict, pictures, tmp_path):
+    assert watch(4) == 0
+    before = (tmp_path / "a.csv").read_bytes()
+    with pytest.raises(InputError, match=r"--csv .*a\.csv has a journal of a --watch"):
+        run_predict(alone.folder, pictures, "--csv", tmp_path / "a.csv")
+    assert (tmp_path / "a.csv").read_bytes() == before
 
 
 def test_a_full_disk_ends_it_and_the_next_start_goes_on(watch, tmp_path, monkeypatch, capsys):

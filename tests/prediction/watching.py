@@ -5,7 +5,8 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import torch
@@ -58,18 +59,28 @@ class Watched:
         assert not self.thread.is_alive()
 
 
-def interrupted_when(there: Callable[[], bool]) -> threading.Thread:
-    """Send this process SIGINT once something is there, as a user who has seen enough."""
+@contextmanager
+def interrupted_when(there: Callable[[], bool]) -> Iterator[None]:
+    """Send this process SIGINT once something is there, as a user who has seen enough.
+
+    And after LIMIT, or a test that fails would never end; but not behind the block.
+    """
+    over = threading.Event()
 
     def interrupt() -> None:
-        try:
-            wait_for(there)
-        finally:  # or a test that fails would never end
+        deadline = time.monotonic() + LIMIT
+        while not (there() or over.wait(0.005) or time.monotonic() > deadline):
+            pass
+        if not over.is_set():
             os.kill(os.getpid(), signal.SIGINT)
 
     thread = threading.Thread(target=interrupt, daemon=True)
     thread.start()
-    return thread
+    try:
+        yield
+    finally:
+        over.set()
+        thread.join()
 
 
 def lines_of(path: Path) -> list[str]:
