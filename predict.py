@@ -84,13 +84,21 @@ def get_parser() -> Parser:
     add_false_alarm_option(parser)
     add_ignore_option(parser, ", beside what the detector ignores already")
     text = f"say when pictures, each of another piece, change; falsely with this chance ({LEVEL})"
-    parser.add_argument("--drift", type=float, nargs="?", const=LEVEL, metavar="LEVEL", help=text)
+    parser.add_argument("--drift", type=level, nargs="?", const=LEVEL, metavar="LEVEL", help=text)
     text = f"exit code {FOUND} when a picture is anomalous"
     parser.add_argument("--fail_on_anomaly", action="store_true", help=text)
     as_trained = "that of the training where the hardware can"
     add_machine_options(parser, workers=os.cpu_count(), auto=as_trained)
     add_speed_options(parser, trains=False)
     return parser
+
+
+def level(text: str) -> float:
+    """Read --drift's level: an image behind it would be taken for one."""
+    try:
+        return float(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(f"{text} is no level: put --drift last") from error
 
 
 def prepare(options: argparse.Namespace, output: Output) -> Source:
@@ -203,7 +211,7 @@ def main(options: argparse.Namespace) -> int:
     rate = predictor.false_alarm_rate
     promise = f"; of good ones at most {100 * rate:.3g} % are called so" if rate else ""
     lost = f", {source.unreadable} could not be read" if source.unreadable else ""
-    say(f"{done} pictures, {anomalous} anomalous{lost}{promise}")
+    say(f"{done} picture{'s' * (done != 1)}, {anomalous} anomalous{lost}{promise}")
     if options.fail_on_anomaly and anomalous:
         return FOUND
     return 2 if source.unreadable else 0

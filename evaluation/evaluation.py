@@ -158,7 +158,7 @@ def tell_unmeasured(category: Category, run: Run) -> None:
     """Say where verdicts and maps are of images that no metric can say anything of."""
     if len(labels := {sample.label for sample in category.test}) < 2:
         lacks = {(0,): "defects", (1,): "good ones"}.get((*labels,), "labels")
-        line = f"{category.name}: no {lacks} among the test images, so that nothing can be measured"
+        line = f"{category.name}: no {lacks} among the test images, so that there is no AUROC"
         say(printable(f"{line}: verdicts are in {run.results_file}"))
     if category.unlabelled:
         test, number = run.maps_folder / "test", len(category.unlabelled)

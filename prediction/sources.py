@@ -90,8 +90,8 @@ class Arriving:
         return len(self.journal.unreadable)
 
     def conclusion(self, scored: int) -> list[str]:
-        again = "goes on" if self.journal.files else "begins again: it has no file"
-        return [f"the same command {again}"]
+        again = "goes on" if self.journal.files else "scores all again: it has no file of rows"
+        return [f"the same command, given once more, {again}"]
 
 
 Source = Images | Frames | Arriving
