@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from safetensors.torch import save_file
 from torchvision.models import get_model, vgg16
 
@@ -33,7 +34,6 @@ from tests.conftest import (
     make_product,
     make_visa,
     picture,
-    stain_mask,
 )
 from tests.prediction.filming import film, frame, playing_camera
 from utils.recipe import recipe_values
@@ -120,7 +120,9 @@ def home(tmp_path) -> Path:
     picture(np.random.default_rng(8), stain=False).save(home / "more_good" / "b.png")
     for name in ("a.png", "new_images/a.jpg"):
         picture(np.random.default_rng(7), stain=True).save(home / name)
-    stain_mask().save(home / "region.png")
+    band = np.zeros((80, 96), np.uint8)
+    band[:10] = 255  # of the top
+    Image.fromarray(band).save(home / "region.png")
     film(home / "line.mp4", [frame(n) for n in range(8)], "mp4v")
     fill(home / "path" / "imagenet" / "n0", 4)
     fill(home / "path" / "sorted" / "bolt" / "ok", 6)
