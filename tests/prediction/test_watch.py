@@ -64,12 +64,12 @@ def test_rows_are_those_of_the_pictures_by_name_and_come_once(
         assert made == {Path(name + suffix) for name in names}
     said = capsys.readouterr().err
     assert f"watching {pictures}; 0 pictures are done" in said
-    assert "the same command goes on\n4 pictures, " in said
+    assert "the same command, given once more, goes on\n4 pictures, " in said
     picture(np.random.default_rng(3), stain=True).save(pictures / "new.png")
     assert watch(5, "--fail_on_anomaly") == 3
     assert "watching" in (said := capsys.readouterr().err)
     assert "; 4 pictures are done" in said
-    assert "\n1 pictures, 1 anomalous" in said
+    assert "\n1 picture, 1 anomalous" in said
     assert [row["image"] for row in rows_of(tmp_path / "a.csv")][4:] == [str(pictures / "new.png")]
 
 
