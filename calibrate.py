@@ -31,6 +31,7 @@ from utils.ignoring import add_ignore_option, ignore_more
 from utils.known_images import check_no_tests, fingerprints_of, unknown_images
 from utils.options import (
     Parser,
+    add_detector_argument,
     add_false_alarm_option,
     add_machine_options,
     add_speed_options,
@@ -55,8 +56,7 @@ def get_parser() -> Parser:
         EXAMPLES,
         presets=False,
     )
-    text = "a run's folder, an output folder with one run, or a detector.safetensors alone"
-    parser.add_argument("detector", type=user_path, metavar="RUN", help=text)
+    add_detector_argument(parser, "RUN")
     text = "good images: files, folders with all that is below them, patterns"
     parser.add_argument("images", nargs="*", default=[], metavar="IMAGES", help=text)
     text = "write the new detector there, and leave RUN's as it is"

@@ -21,7 +21,7 @@ from utils.commands import run_command, say
 from utils.detectors import find_detector
 from utils.files import user_path
 from utils.labelling import load_category
-from utils.options import Parser, add_false_alarm_option
+from utils.options import Parser, add_detector_argument, add_false_alarm_option
 from utils.recipe import check_false_alarm_rate
 from utils.runs import run_around
 
@@ -42,8 +42,7 @@ def get_parser() -> Parser:
         EXAMPLES,
         presets=False,
     )
-    text = "a run's folder, an output folder with one run, or a detector.safetensors alone"
-    parser.add_argument("detector", type=user_path, metavar="DETECTOR", help=text)
+    add_detector_argument(parser)
     text = "onnx: for ONNX Runtime, OpenVINO, TensorRT"
     parser.add_argument("--format", choices=FORMATS, default="onnx", help=text)
     text = "a smaller graph, for images that have the detector's size already"

@@ -29,6 +29,7 @@ from utils.ignoring import add_ignore_option
 from utils.interrupts import Interrupts
 from utils.options import (
     Parser,
+    add_detector_argument,
     add_false_alarm_option,
     add_machine_options,
     add_speed_options,
@@ -58,8 +59,7 @@ def get_parser() -> Parser:
         EXAMPLES,
         presets=False,
     )
-    text = "a run's folder, an output folder with one run, a detector.safetensors, or detector.onnx"
-    parser.add_argument("detector", type=user_path, metavar="DETECTOR", help=text)
+    add_detector_argument(parser, more=", or what export.py wrote")
     text = "files, folders with all that is below them, patterns such as 'line3/*.png'"
     parser.add_argument("images", nargs="*", default=[], metavar="IMAGES", help=text)
     group = parser.add_argument_group("instead of IMAGES")

@@ -120,6 +120,14 @@ def add_experts_option(parser: argparse.ArgumentParser, default: tuple[str, ...]
     )
 
 
+def add_detector_argument(
+    parser: argparse.ArgumentParser, name: str = "DETECTOR", more: str = ""
+) -> None:
+    """Add the detector that a script works with, called `name`; `more` may stand for it, too."""
+    text = f"a run's folder, an output folder with one run, or a detector.safetensors alone{more}"
+    parser.add_argument("detector", type=user_path, metavar=name, help=text)
+
+
 def add_false_alarm_option(parser: argparse.ArgumentParser) -> None:
     """Add --false_alarm_rate, for scripts that score with what is trained."""
     text = "part of good images that may be called anomalous; default: that of the training"
