@@ -8,11 +8,12 @@ if __name__ == "__main__":
 import argparse
 import sys
 from pathlib import Path
+from typing import NamedTuple
 
 from data.samples import InputError, noted, report_faults
 from deployment.description import Description
+from deployment.formats import FORMATS, Good
 from deployment.graph import ScoringGraph
-from deployment.onnx_file import check_onnx, write_onnx
 from deployment.runtimes import load_exported
 from prediction.agreement import MAP_GOAL, SCORE_GOAL, compare
 from prediction.inputs import find_images
@@ -29,8 +30,15 @@ EXAMPLES = (
     "python3 export.py output/trainings/folder/my_product --format onnx --check",
     "python3 export.py detector.safetensors --check new_images --out deployed",
 )
-FORMATS = {"onnx": (check_onnx, write_onnx)}  # what looks for its packages, and what writes it
-STEM = {True: "detector", False: "detector_without_resize"}  # of a file that resizes, or does not
+PRECISIONS = ("fp32", "bf16", "int8")
+
+
+class Plan(NamedTuple):
+    """What is to be done."""
+
+    files: dict[str, Path]  # of each format
+    images: list[Path]  # to compare on
+    good: Good | None  # images for a quantisation
 
 
 def get_parser() -> Parser:
@@ -43,8 +51,12 @@ def get_parser() -> Parser:
         presets=False,
     )
     add_detector_argument(parser)
-    text = "onnx: for ONNX Runtime, OpenVINO, TensorRT"
-    parser.add_argument("--format", choices=FORMATS, default="onnx", help=text)
+    text = "; ".join(f"{name}: for {kind.runtimes}" for name, kind in FORMATS.items())
+    text += "; several may be named"
+    choices = {"nargs": "+", "choices": FORMATS, "default": ["onnx"]}
+    parser.add_argument("--format", **choices, help=text)
+    text = "of the networks; default: fp32"
+    parser.add_argument("--precision", choices=PRECISIONS, default="fp32", help=text)
     text = "a smaller graph, for images that have the detector's size already"
     parser.add_argument("--without_resize", action="store_true", help=text)
     text = "folder of the file; default: output/exports/<dataset>/<category>, or the detector's own"
@@ -55,27 +67,41 @@ def get_parser() -> Parser:
     return parser
 
 
-def prepare(options: argparse.Namespace) -> tuple[Path, list[Path]]:
-    """Return the file to write, and the images to compare on. Raises one InputError with all."""
-    faults, folder, images = check_false_alarm_rate(options), Path(), []
-    with noted(faults):
-        FORMATS[options.format][0]()
+def prepare(options: argparse.Namespace) -> Plan:
+    """Return what is to be done. Raises one InputError with every fault."""
+    faults, folder, images, good = check_false_alarm_rate(options), Path(), [], None
+    for name in options.format:
+        kind = FORMATS[name]
+        if options.precision not in kind.precisions:
+            faults.append(f"--format {name} is written in {', '.join(kind.precisions)} alone")
+        with noted(faults):
+            kind.check()
     with noted(faults):
         detector = find_detector(options.detector)
         run = run_around(detector)
         folder = options.out or (run.exports_folder if run else detector.parent)
+        stored = argparse.Namespace(unlabelled=None, labelled=None)
+        if options.precision == "int8":
+            if run is None:
+                raise InputError(f"--precision int8 needs the good images of {detector}: its run")
+            category = load_category(run, stored)[0]
+            good = Good(*([s.image for s in of] for of in (category.train, category.validation)))
         if options.check:
             images = [*find_images(options.check)]
         elif options.check is not None:
-            stored = argparse.Namespace(unlabelled=None, labelled=None)
             images = [s.image for s in load_category(run, stored)[0].scored] if run else []
             if not images:
                 raise InputError(f"--check: {detector} has no test images here: name some")
     report_faults(faults)
-    return folder / f"{STEM[not options.without_resize]}.{options.format}", images
+    stem = "detector_without_resize" if options.without_resize else "detector"
+    stem += "" if options.precision == "fp32" else f"_{options.precision}"
+    files = {name: folder / f"{stem}{FORMATS[name].suffix}" for name in options.format}
+    return Plan(files, images, good)
 
 
-def describe(predictor: Predictor, graph: ScoringGraph, source: Path) -> Description:
+def describe(
+    predictor: Predictor, graph: ScoringGraph, precision: str, source: Path
+) -> Description:
     """Return what the file is to say of itself. Raises InputError for what cannot say it."""
     detector, about = predictor.detector, predictor.about
     if predictor.false_alarm_rate is None:
@@ -92,6 +118,7 @@ def describe(predictor: Predictor, graph: ScoringGraph, source: Path) -> Descrip
         predictor.map_threshold,
         predictor.false_alarm_rate,
         tuple(detector.good_scores[0].tolist()),
+        precision,
         about.get("dataset", ""),
         about.get("subdataset", ""),
         about.get("version", ""),
@@ -99,21 +126,29 @@ def describe(predictor: Predictor, graph: ScoringGraph, source: Path) -> Descrip
 
 
 def main(options: argparse.Namespace) -> int:
-    """Write the file; compare it with the detector if that is asked for."""
-    path, images = prepare(options)
+    """Write each file; compare it with the detector if that is asked for."""
+    plan = prepare(options)
     rate = options.false_alarm_rate
     predictor = load_detector(options.detector, "cpu", "fp32", rate)
     graph = ScoringGraph(predictor.detector, predictor.size, not options.without_resize).eval()
-    FORMATS[options.format][1](graph, describe(predictor, graph, options.detector), path)
-    say(f"wrote {path}: {path.stat().st_size / 1e6:.1f} MB")
-    if not images:
-        return 0
+    description = describe(predictor, graph, options.precision, options.detector)
+    close = True
+    for name, path in plan.files.items():
+        FORMATS[name].write(graph, description, path, plan.good)
+        say(f"wrote {path}: {path.stat().st_size / 1e6:.1f} MB")
+        if plan.images:
+            close &= check(predictor, path, plan.images)
+    return 0 if close else 1
+
+
+def check(predictor: Predictor, path: Path, images: list[Path]) -> bool:
+    """Print how far a file is from its detector; return whether that is close."""
     found = compare(predictor, load_exported(path), images)
     print(f"images            {found.images}")
     print(f"score differs by  {found.score:.2g} of good images' spread (goal {SCORE_GOAL:g})")
     print(f"map differs by    {found.anomaly_map:.2g} (goal {MAP_GOAL:g})")
     print(f"other verdicts    {found.verdicts} (goal 0)")
-    return 0 if found.is_close else 1
+    return found.is_close
 
 
 if __name__ == "__main__":

@@ -11,7 +11,7 @@ from typing import NamedTuple
 from data.depth import DEPTHS
 from data.image_files import Size
 
-LAYOUT = 1  # of the file: what it takes, gives and says
+LAYOUT = 2  # of the file: what it takes, gives and says
 INPUT = "image"
 OUTPUTS = {
     "score": "float32 (N,): how strange each image is",
@@ -39,6 +39,7 @@ class Description(NamedTuple):
     map_threshold: float
     false_alarm_rate: float  # of good images, that the threshold promises at most
     good_scores: tuple[float, ...]  # of held-out good images, rising: what p-values go by
+    precision: str  # of the networks, as written: fp32, bf16 or int8
     dataset: str
     category: str
     version: str  # of the program
@@ -57,7 +58,7 @@ def read_description(texts: Mapping[str, str]) -> Description:
     """Return what `Description.texts` wrote. Raises ValueError or KeyError for anything else."""
     if texts.get("layout") != str(LAYOUT):
         raise ValueError(f"it is not of layout {LAYOUT}")
-    words = ("dataset", "category", "version")
+    words = ("precision", "dataset", "category", "version")
     said = {name: texts[f"about.{name}"] for name in Description._fields}
     said = {name: text if name in words else json.loads(text) for name, text in said.items()}
     found = Description(**said)

@@ -24,7 +24,7 @@ def check_onnx() -> None:
         ) from error
 
 
-def write_onnx(graph: ScoringGraph, description: Description, path: Path) -> None:
+def write_onnx(graph: ScoringGraph, description: Description, path: Path, _: object) -> None:
     """Write `graph` to `path`, whole or not at all: weights inside, nothing of this machine.
 
     Numbers of images are free, and so are their sizes where the graph resizes.

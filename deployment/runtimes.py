@@ -4,23 +4,14 @@ Nothing that is imported here needs torch: this folder and `data` are all of the
 machine needs which only scores.
 """
 
-import re
-from importlib import import_module
 from pathlib import Path
-from types import ModuleType
-from typing import NamedTuple
 
 import numpy as np
-from PIL import Image
 
-from data.pictures import Picture, rgb_of
-from data.samples import ANOMALOUS, GOOD, InputError, require_file
-from deployment.description import INPUT, OUTPUTS, read_description
+from data.samples import InputError
+from deployment.description import INPUT
+from deployment.exported import Arrays, Exported, content_of, required
 
-MOST_BYTES = 2**31  # of an ONNX file: protobuf's limit
-# A tensor whose values lie in another file has an entry with the key "location", however its tag
-# (10) and length (8) are spelt. Source: onnx.proto, TensorProto; Protocol Buffers, varints.
-EXTERNAL = re.compile(rb"(\x0a|\x8a\x80*\x00)(\x08|\x88\x80*\x00)location")
 SHOWN = 200  # characters of what a runtime says
 # What ONNX Runtime computes with, and what with where that cannot.
 PROVIDERS = {
@@ -28,81 +19,12 @@ PROVIDERS = {
     "cuda": ("CUDAExecutionProvider", "CPUExecutionProvider"),
     "tensorrt": ("TensorrtExecutionProvider", "CUDAExecutionProvider", "CPUExecutionProvider"),
 }
-Arrays = dict[str, np.ndarray]  # output -> its values for N images
-
-
-class Result(NamedTuple):
-    """What an exported detector says of one picture."""
-
-    anomalous: bool  # its score is above the threshold
-    score: float
-    p_value: float
-    anomaly_map: np.ndarray  # float32 (H, W) of the picture
-    experts: dict[str, float]  # each expert's own score, where there are statistics
-
-    @property
-    def verdict(self) -> str:
-        return ANOMALOUS if self.anomalous else GOOD
-
-
-class Exported:
-    """An exported file at work; a runtime's own class opens it, in `load`, and gives `run`."""
-
-    def __init__(self, path: Path, device: str, precision: str, threads: int):
-        self.path = path
-        texts = self.load(content_of(path), device, precision, threads)
-        self.description = read_description(texts)
-
-    def load(self, content: bytes, device: str, precision: str, threads: int) -> dict[str, str]:
-        """Make a file's content ready to run; return the texts of its description."""
-        raise NotImplementedError
-
-    def run(self, images: np.ndarray) -> Arrays:
-        """Return `OUTPUTS` of images, uint8 (N, H, W, 3), RGB."""
-        raise NotImplementedError
-
-    def predict(self, picture: Picture) -> Result:
-        """Return what the detector says of a picture: a path, a PIL image, or uint8 (H, W, 3), RGB.
-
-        Raises InputError for a file that cannot be read, ValueError for what is no picture.
-        """
-        return self.look(rgb_of(picture, self.description.bits))
-
-    def look(self, image: Image.Image) -> Result:
-        """Return what the detector says of an RGB image."""
-        seen = image
-        if not self.description.resizes:
-            height, width = self.description.image_size
-            seen = image.resize((width, height), Image.Resampling.BILINEAR)
-        found = self.checked(self.run(np.asarray(seen)[None]), seen)
-        anomaly_map, experts = found["anomaly_map"][0], self.description.experts
-        if seen is not image:
-            whole = Image.fromarray(anomaly_map).resize(image.size, Image.Resampling.BILINEAR)
-            anomaly_map = np.asarray(whole)
-        numbers = (found[name].item() for name in ("anomalous", "score", "p_value"))
-        own = found["experts"][0].tolist() if experts else ()
-        return Result(*numbers, anomaly_map, dict(zip(experts, own, strict=True)))
-
-    def checked(self, found: Arrays, image: Image.Image) -> Arrays:
-        """Return outputs as they are. Raises InputError where they are not what they should be."""
-        experts = self.description.experts
-        shapes = {"anomaly_map": (1, image.height, image.width), "experts": (1, len(experts))}
-        for name, text in OUTPUTS.items():
-            if name == "experts" and not experts:
-                continue
-            values, shape = found[name], shapes.get(name, (1,))
-            if values.shape != shape or values.dtype != text.split()[0]:
-                raise InputError(
-                    f"{self.path} gives a {name} of {values.dtype} {values.shape}: it was not "
-                    "written by export.py"
-                )
-        return found
 
 
 class OnnxRuntime(Exported):
     """ONNX Runtime, in fp32; `device` is one of PROVIDERS."""
 
-    def load(self, content: bytes, device: str, precision: str, threads: int) -> dict[str, str]:
+    def load(self, path: Path, device: str, precision: str, threads: int) -> dict[str, str]:
         onnxruntime = required("onnxruntime", "requirements-onnx.txt")
         if device not in PROVIDERS:
             raise InputError(f"ONNX Runtime's devices are {', '.join(PROVIDERS)}, not {device}")
@@ -116,7 +38,7 @@ class OnnxRuntime(Exported):
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = threads
         options.log_severity_level = 3  # errors
-        self.session = onnxruntime.InferenceSession(content, options, PROVIDERS[device])
+        self.session = onnxruntime.InferenceSession(content_of(path), options, PROVIDERS[device])
         if first not in self.session.get_providers():  # it would go on without
             raise InputError(f"{first} does not start here: look for its libraries")
         return self.session.get_modelmeta().custom_metadata_map
@@ -129,11 +51,11 @@ class OnnxRuntime(Exported):
 class OpenVino(Exported):
     """OpenVINO, in fp32 or bf16; `device` is any that it knows, such as cpu or gpu."""
 
-    def load(self, content: bytes, device: str, precision: str, threads: int) -> dict[str, str]:
+    def load(self, path: Path, device: str, precision: str, threads: int) -> dict[str, str]:
         if precision not in ("fp32", "bf16"):
             raise InputError(f"OpenVINO computes in fp32 or bf16 here: not in {precision}")
         core = required("openvino", "requirements-openvino.txt").Core()
-        model = core.read_model(content)
+        model = core.read_model(content_of(path))
         if precision == "bf16":
             convolve_in_bf16(model)
         # else it would compute all in bf16 where the hardware does, resizing and distances included
@@ -163,20 +85,23 @@ def convolve_in_bf16(model) -> None:
 
 
 RUNTIMES = {"onnxruntime": OnnxRuntime, "openvino": OpenVino}
+USUAL = {".onnx": "onnxruntime"}  # suffix -> the runtime that is taken unless another is named
 
 
 def load_exported(
     path: str | Path,
-    runtime: str = "onnxruntime",
+    runtime: str | None = None,
     device: str = "cpu",
     precision: str = "fp32",
     threads: int = 0,
 ) -> Exported:
     """Open a file of export.py with one of RUNTIMES; 0 `threads` are as many as it likes.
 
+    Without a `runtime` it is that of USUAL.
     `device` and `precision` are the runtime's. Raises InputError when the file is missing, damaged,
     or not one of ours, or the machine lacks what is asked for.
     """
+    runtime = runtime or USUAL.get(Path(path).suffix, "onnxruntime")
     if runtime not in RUNTIMES:
         raise InputError(f"there is no runtime {runtime}: choose {' or '.join(RUNTIMES)}")
     try:
@@ -188,22 +113,3 @@ def load_exported(
         raise InputError(
             f"{path} is damaged, or was not written by export.py ({said}): export it again"
         ) from error
-
-
-def required(package: str, file: str) -> ModuleType:
-    """Import a package. Raises InputError, which names the requirements `file`, without it."""
-    try:
-        return import_module(package)
-    except ImportError as error:
-        raise InputError(f"{package} is not installed: pip install -r {file}") from error
-
-
-def content_of(path: Path) -> bytes:
-    """Return an exported file's bytes. Raises OSError or ValueError for what cannot be one."""
-    require_file(path)
-    if path.stat().st_size > MOST_BYTES:
-        raise ValueError("it is larger than ONNX can be")
-    content = path.read_bytes()
-    if b"location" in content and EXTERNAL.search(content):  # a second faster
-        raise ValueError("it wants values from another file")
-    return content

@@ -5,7 +5,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from deployment.runtimes import Exported
+from deployment.exported import Exported
 from prediction.predictor import Predictor
 from utils.progress import progress
 

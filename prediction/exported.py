@@ -13,7 +13,8 @@ from data.images import in_background
 from data.pictures import Picture, rgb_of
 from data.samples import InputError
 from deployment.description import Description
-from deployment.runtimes import Exported, load_exported
+from deployment.exported import Exported
+from deployment.runtimes import USUAL, load_exported
 from models.experts import COMBINED
 from prediction.predictor import Prediction, Predictor
 from scoring.scorer import SCORE
@@ -82,7 +83,7 @@ class ExportedPredictor(Predictor):
 
 def is_exported(path: Path) -> bool:
     """Tell whether a file is one of export.py, by its name."""
-    return path.suffix == ".onnx"
+    return path.suffix in USUAL
 
 
 def load_exported_detector(path: Path, options: argparse.Namespace) -> ExportedPredictor:

@@ -56,8 +56,8 @@ def test_a_runs_file_lies_in_the_output_and_a_lone_detectors_beside_it(alone, pr
         ([lone, "--check", *images], (tmp_path / "detector.onnx", 2)),
         ([lone, "--out", "a", "--without_resize"], (Path("a/detector_without_resize.onnx"), 0)),
     ):
-        path, found = export.prepare(parse(export.get_parser(), [*map(str, line)]))
-        assert (path, len(found)) == expected
+        plan = export.prepare(parse(export.get_parser(), [*map(str, line)]))
+        assert (plan.files["onnx"], len(plan.images)) == expected
 
 
 def test_the_file_is_valid_and_says_what_it_is(exported, alone):
@@ -115,10 +115,10 @@ def test_a_smaller_graph_takes_images_of_the_detectors_size(alone, tmp_path, exp
 
 
 def test_a_difference_above_the_goals_ends_with_1(alone, exported, monkeypatch, tmp_path, capsys):
-    def write(graph, description, path):
+    def write(graph, description, path, good):
         shutil.copy(exported, path)
 
-    monkeypatch.setitem(export.FORMATS, "onnx", (lambda: None, write))
+    monkeypatch.setitem(export.FORMATS, "onnx", export.FORMATS["onnx"]._replace(write=write))
     assert run_export(alone.folder, "--check", "--out", tmp_path) == 0
     assert "images            4" in capsys.readouterr().out
     monkeypatch.setattr(agreement, "MAP_GOAL", 0.0)
@@ -163,7 +163,7 @@ def test_a_detector_that_kept_no_good_scores_is_refused(alone, tmp_path):
     )
     with pytest.raises(InputError, match="earlier version"):
         run_export(path)
-    assert export.STEM[True] not in {file.stem for file in tmp_path.iterdir()}
+    assert [*tmp_path.iterdir()] == [path]
 
 
 def test_nothing_is_left_of_a_writing_that_fails(alone, monkeypatch, tmp_path):

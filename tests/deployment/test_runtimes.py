@@ -116,10 +116,12 @@ def altered(exported, path, **texts):
 
 
 HONEST = Description(
-    (64, 96), True, ("position",), 8, 1.5, 0.25, 0.05, (-0.5, 1.5), "folder", "location", "v1"
+    *((64, 96), True, ("position",), 8),
+    *(1.5, 0.25, 0.05, (-0.5, 1.5)),
+    *("fp32", "folder", "location", "v1"),
 )
 LIES = {
-    "layout": ["2", None],
+    "layout": ["1", None],
     "about.threshold": ["NaN", '"high"', "1e999", "9" * 400, None],
     "about.good_scores": ["[]", "[2, 1]", "7", "[" * 10**5],
     "about.image_size": ["[0, 64]", "[64]", "[1e9, 64]", "[true, 64.5]"],
