@@ -4,7 +4,7 @@ import * as ort from "./node_modules/onnxruntime-web/dist/ort.wasm.min.mjs";
 import { PbfReader } from "./node_modules/pbf/index.js";
 
 const LAYOUT = "2"; // of the file, as deployment/description.py has it
-const [METADATA, KEY, VALUE] = [14, 1, 2]; // fields of ModelProto and its entries. Source: onnx.proto
+const [METADATA, KEY, VALUE] = [14, 1, 2]; // fields of a model and its entries. Source: onnx.proto
 const PNG = "\x89PNG"; // its header's byte 24 is the bits of a channel. Source: PNG, section 11.2.1
 
 ort.env.logLevel = "error";
@@ -88,7 +88,8 @@ function description(content) {
   for (const name of ["image_size", "resizes", "threshold", "map_threshold", "false_alarm_rate"])
     about[name] = JSON.parse(texts.get(`about.${name}`));
   const numbers = [about.threshold, about.map_threshold, about.false_alarm_rate];
-  if (![...numbers, ...about.image_size].every(Number.isFinite)) throw new Error("a number is none");
+  if (![...numbers, ...about.image_size].every(Number.isFinite))
+    throw new Error("a threshold or a size is no number");
   return about;
 }
 

@@ -9,7 +9,8 @@ from pathlib import Path
 
 import onnx
 import pytest
-from PIL import Image
+from PIL import ExifTags, Image
+from PIL.PngImagePlugin import PngInfo
 
 from deployment.runtimes import load_exported
 from tests.conftest import REPOSITORY, deep
@@ -113,10 +114,14 @@ def scored(page, *pictures: Path) -> list[dict]:
 
 
 def test_the_page_says_what_python_says(page, exported, product, tmp_path):
-    wide = tmp_path / "wide.png"
+    wide, turned = tmp_path / "wide.png", tmp_path / "turned.png"
     with Image.open(product / "test" / "stain" / "001.png") as image:
         image.resize((301, 97)).convert("P").save(wide)
-    pictures = [product / "test" / "good" / "000.png", wide]
+        exif, gamma = Image.Exif(), PngInfo()
+        exif[ExifTags.Base.Orientation] = 6  # a quarter of a turn
+        gamma.add(b"gAMA", (100_000).to_bytes(4, "big"))  # linear, which Pillow passes over
+        image.save(turned, exif=exif, pnginfo=gamma)
+    pictures = [product / "test" / "good" / "000.png", wide, turned]
     opened(page, exported)
     python = load_exported(exported, threads=1)
     for picture, shown in zip(pictures, scored(page, *pictures), strict=True):
@@ -125,6 +130,7 @@ def test_the_page_says_what_python_says(page, exported, product, tmp_path):
         assert shown["verdict"] == expected.verdict
         assert shown["score"] == pytest.approx(expected.score, rel=1e-4)
         assert shown["p_value"] == pytest.approx(expected.p_value, rel=1e-4)
+    assert expected.anomaly_map.shape == (96, 80)  # turned
     about, threshold = page.locator("#about").inner_text(), python.description.threshold
     assert float(re.search(r"above (-?[\d.,]+),", about)[1].replace(",", "")) == pytest.approx(
         threshold, rel=1e-2
