@@ -52,7 +52,42 @@ def write_onnx(graph: ScoringGraph, description: Description, path: Path, _: obj
             dynamo=True,
             verbose=False,
         )
+    suit_tensorrt(program.model.graph)
     ClearMetadataAndDocStringPass()(program.model)  # paths of source files among them
     program.model.metadata_props.update(description.texts())
     with written_aside(path) as aside:
         program.save(aside, external_data=False)
+
+
+def suit_tensorrt(graph) -> None:
+    """Say in words that TensorRT takes what an onnx_ir.Graph says; the numbers stay the same.
+
+    It knows uint8 only as an input that is cast at once, compares no bools, sorts what TopK gives,
+    and wants Squeeze to name its axes. Source: onnx-tensorrt, docs/operators.md.
+    """
+    import onnx_ir as ir
+
+    def cast(value: ir.Value, kind: ir.DataType, before: ir.Node) -> ir.Value:
+        node = ir.node("Cast", [value], {"to": kind.value})
+        node.outputs[0].type, node.outputs[0].shape = ir.TensorType(kind), value.shape
+        graph.insert_before(before, node)
+        return node.outputs[0]
+
+    image, readers = graph.inputs[0], graph.inputs[0].uses()
+    floats = cast(image, ir.DataType.FLOAT, graph[0])
+    for node, place in readers:
+        node.replace_input_with(place, floats)
+    first = ir.Value(name="first_axis", const_value=ir.tensor([0], name="first_axis"))
+    for node in graph:
+        for value in node.outputs:
+            if value.dtype == image.dtype:
+                value.type = floats.type
+        if node.op_type == "Equal" and node.inputs[0].dtype == ir.DataType.BOOL:
+            for place, value in enumerate(node.inputs):
+                node.replace_input_with(place, cast(value, ir.DataType.INT32, node))
+        elif node.op_type == "TopK":
+            node.attributes["sorted"] = ir.AttrInt64("sorted", 1)
+        elif node.op_type == "Squeeze" and len(node.inputs) == 1:  # of one of Shape's values
+            node.resize_inputs(2)
+            node.replace_input_with(1, first)
+            graph.initializers[first.name] = first

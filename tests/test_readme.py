@@ -73,6 +73,8 @@ ENDLESS = {"--watch": "incoming_seen/lot/001.png.png"}
 # What is added to a file, which the first line names: at its end, or above a function.
 ADDITIONS = re.findall(r"```python\n# ([\w/.]+)(?:, above (\w+))?\n(.*?)```", TEXT, re.DOTALL)
 ELSEWHERE = {"--help", "--nproc_per_node", "--logdir"}  # no options of ours alone
+ELSEWHERE |= {"--onnx", "--saveEngine", "--loadEngine", "--loadInputs", "--exportOutput"}  # trtexec
+ELSEWHERE |= {"--minShapes", "--optShapes", "--maxShapes", "--shapes", "--noTF32", "--fp16"}
 # What is appended so that minutes become seconds; the last of two equal options wins.
 SMALLER = {
     "main.py": "--train_steps 2 --image_size 64 --workers 1",

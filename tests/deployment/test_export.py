@@ -6,7 +6,6 @@ from pathlib import Path
 
 import numpy as np
 import onnx
-import onnx_ir
 import pytest
 
 import export
@@ -167,14 +166,11 @@ def test_a_detector_that_kept_no_good_scores_is_refused(alone, tmp_path):
 
 
 def test_nothing_is_left_of_a_writing_that_fails(alone, monkeypatch, tmp_path):
-    class Full:
-        model = onnx_ir.Model(onnx_ir.Graph([], [], nodes=[]), ir_version=10)
+    def save(_, path, external_data):
+        Path(path).write_bytes(b"half")
+        raise OSError(28, "No space left on device")
 
-        def save(self, path, external_data):
-            Path(path).write_bytes(b"half")
-            raise OSError(28, "No space left on device")
-
-    monkeypatch.setattr("torch.onnx.export", lambda *_, **__: Full())
+    monkeypatch.setattr("torch.onnx.ONNXProgram.save", save)
     with pytest.raises(OSError, match="No space left"):
         run_export(alone.folder, "--out", tmp_path)
     assert not [*tmp_path.iterdir()]
