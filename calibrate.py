@@ -19,6 +19,7 @@ from tabulate import tabulate
 from data.ignored import read_region
 from data.samples import InputError, noted, report_faults
 from models.detector import Detector
+from prediction.exported import check_trained
 from prediction.inputs import find_images
 from scoring.calibration import decode_images
 from scoring.learning import Learnt, learn
@@ -85,6 +86,7 @@ def prepare(options: argparse.Namespace) -> Work:
         faults.append(f"--out {options.out} is there: name another")
     file, images = options.detector, []
     with noted(faults):
+        check_trained(options.detector)
         file = find_detector(options.detector).resolve()  # what a link leads to is replaced
     if not (options.images or options.ignore or options.false_alarm_rate):
         faults.append("give IMAGES to take in, --ignore, or --false_alarm_rate")

@@ -16,8 +16,9 @@ from deployment.formats import FORMATS, Good
 from deployment.graph import ScoringGraph
 from deployment.runtimes import load_exported
 from prediction.agreement import MAP_GOAL, SCORE_GOAL, compare
+from prediction.exported import check_trained
 from prediction.inputs import find_images
-from prediction.predictor import Predictor, load_detector
+from prediction.predictor import TrainedPredictor, load_detector
 from utils.commands import run_command, say
 from utils.detectors import find_detector
 from utils.files import user_path
@@ -77,6 +78,7 @@ def prepare(options: argparse.Namespace) -> Plan:
         with noted(faults):
             kind.check()
     with noted(faults):
+        check_trained(options.detector)
         detector = find_detector(options.detector)
         run = run_around(detector)
         folder = options.out or (run.exports_folder if run else detector.parent)
@@ -100,7 +102,7 @@ def prepare(options: argparse.Namespace) -> Plan:
 
 
 def describe(
-    predictor: Predictor, graph: ScoringGraph, precision: str, source: Path
+    predictor: TrainedPredictor, graph: ScoringGraph, precision: str, source: Path
 ) -> Description:
     """Return what the file is to say of itself. Raises InputError for what cannot say it."""
     detector, about = predictor.detector, predictor.about
@@ -141,7 +143,7 @@ def main(options: argparse.Namespace) -> int:
     return 0 if close else 1
 
 
-def check(predictor: Predictor, path: Path, images: list[Path]) -> bool:
+def check(predictor: TrainedPredictor, path: Path, images: list[Path]) -> bool:
     """Print how far a file is from its detector; return whether that is close."""
     found = compare(predictor, load_exported(path), images)
     print(f"images            {found.images}")

@@ -11,19 +11,21 @@ import sys
 from pathlib import Path
 
 from data.catalog import DATASETS, find_root
-from data.fingerprints import as_held_out, check_product
-from data.samples import InputError, report_faults
+from data.samples import InputError, noted, report_faults
 from evaluation.columns import COLUMN_CHOICES
 from evaluation.evaluation import evaluate, measure, tell_unmeasured
 from evaluation.maps import check_maps
 from evaluation.tables import FORMATS, Results, print_by_expert, print_tables, write_csv
 from models.detector import THRESHOLDS
 from models.experts import COMBINED, SCORED
+from prediction.exported import add_runtime_option, is_exported
+from prediction.measured import evaluate_files, named, tell
 from scoring.thresholds import set_thresholds
-from utils.commands import printable, run_command, say
+from utils.commands import run_command
+from utils.detectors import FILE
 from utils.devices import Compute, as_trained, pick_compute
 from utils.files import user_path
-from utils.labelling import add_labelling_options, load_category
+from utils.labelling import add_labelling_options, load_category, load_test_set
 from utils.options import (
     Parser,
     add_dataset_options,
@@ -39,14 +41,15 @@ from utils.runs import Run, find_runs
 EXAMPLES = (
     "python3 inference.py",
     "python3 inference.py output_seed0 output_seed1 --no_maps",
+    "python3 inference.py output/exports/mvtec_ad/bottle/detector.onnx",
 )
 
 
 def get_parser() -> Parser:
     """Return the parser of this command's options."""
     parser = Parser(
-        "Evaluate every trained category of one or more output folders; print a table for each "
-        "dataset. Over several folders (seeds) it shows mean ± standard deviation.",
+        "Evaluate every trained category of one or more output folders, or exported files; print a "
+        "table for each dataset. Over several folders (seeds) it shows mean ± standard deviation.",
         EXAMPLES,
         presets=False,
     )
@@ -56,7 +59,7 @@ def get_parser() -> Parser:
         nargs="*",
         default=[Path("output")],
         metavar="OUTPUT",
-        help="output folders of main.py",
+        help="output folders of main.py, or files of export.py, of which nothing is written",
     )
     parser.add_argument("--no_maps", action="store_true", help="do not write the anomaly maps")
     parser.add_argument(
@@ -77,6 +80,7 @@ def get_parser() -> Parser:
     add_labelling_options(parser)
     as_trained = "that of the training where the hardware can"
     add_machine_options(parser, workers=os.cpu_count(), auto=as_trained)
+    add_runtime_option(parser)
     add_speed_options(parser, trains=False)
     return parser
 
@@ -128,10 +132,7 @@ def evaluate_run(
     `shown` is what counts, "combined" or an expert. None, and a note, for a category without test
     images: it can be trained, so it is no error. None for an expert that only others have.
     """
-    category, seed = load_category(run, options)
-    if not options.maps_dir and (trained_on := run.read_images()):
-        check_product(trained_on, category, f"{run.dataset}/{run.subdataset}")
-        category = as_held_out(category, trained_on)
+    category, seed = (load_category if options.maps_dir else load_test_set)(run, options)
     if not (category.test if options.maps_dir else category.scored):
         print(f"{run.dataset}/{run.subdataset} has no test images", file=sys.stderr)
         return None
@@ -168,35 +169,42 @@ def evaluate_runs(
     """Return the results of one output folder's runs, and whether one of them failed."""
     results, failed = {}, False
     for run in runs:
-        try:
-            metrics = evaluate_run(run, options, compute, shown)
-            faults = metrics["glae"].get("unreadable", []) if metrics else []
-        except InputError as error:
-            metrics, faults = None, error.args
+        faults: list[str] = []
+        with noted(faults):
+            if metrics := evaluate_run(run, options, compute, shown):
+                faults += metrics["glae"].get("unreadable", [])
+                results.setdefault(run.dataset, {})[run.subdataset] = metrics
         place = "" if options.maps_dir else f" in {run.output}"
-        for fault in faults:
-            say(f"error: {run.dataset}/{run.subdataset}{place}: {printable(fault)}")
-        failed |= bool(faults)
-        if metrics is not None:
-            results.setdefault(run.dataset, {})[run.subdataset] = metrics
+        failed |= tell(f"{run.dataset}/{run.subdataset}{place}", faults)
     return results, failed
 
 
-def main(options: argparse.Namespace) -> int:
-    """Evaluate what was trained; a run that cannot be does not stop the others."""
+def check(options: argparse.Namespace, files: list[Path]) -> list[str]:
+    """Return every fault of the options, where exported `files` are among what is evaluated."""
     faults = check_positive(options, "workers", "scoring_batch_size")
     faults += check_false_alarm_rate(options)
-    of_detector = options.map != COMBINED or options.by_expert or options.false_alarm_rate
-    if options.maps_dir and of_detector:
+    single = options.map != COMBINED or options.by_expert
+    if options.maps_dir and (single or options.false_alarm_rate):
         faults.append(
             "--map, --by_expert and --false_alarm_rate are of a detector, --maps_dir has maps made "
             "elsewhere: leave one out"
         )
     if options.by_expert and options.map != COMBINED:
         faults.append("--by_expert shows --map's, too: leave one out")
-    report_faults(faults)
-    compute = pick_compute(options)
-    selected = {output: selected_runs(output, options) for output in options.outputs}
+    if files and (options.maps_dir or single):
+        faults.append(f"--map, --by_expert and --maps_dir are of runs: leave {files[0]} out")
+    if options.runtime and not files:
+        faults.append("--runtime is of exported files: name one, or leave it out")
+    return faults
+
+
+def main(options: argparse.Namespace) -> int:
+    """Evaluate what was trained or exported; what cannot be does not stop the others."""
+    files = [path for path in options.outputs if is_exported(path)]
+    report_faults(check(options, files))
+    outputs = [path for path in options.outputs if path not in files]
+    compute = pick_compute(options) if outputs else None
+    selected = {output: selected_runs(output, options) for output in outputs}
     failed, by_expert = False, {}
     for shown in SCORED if options.by_expert else (options.map,):
         evaluated = {o: evaluate_runs(of, options, compute, shown) for o, of in selected.items()}
@@ -206,6 +214,10 @@ def main(options: argparse.Namespace) -> int:
         for output in () if options.maps_dir or shown != COMBINED else results:
             write_csv(output)
         failed |= any(wrong for _, wrong in evaluated.values())
+    of_files, wrong = evaluate_files(files, options)
+    if of_files:
+        by_expert = {None: [*named(by_expert.get(None, []), FILE), *of_files]}
+    failed |= wrong
     for single, results in () if options.by_expert else by_expert.items():
         print_tables(results, options.format, options.columns, single)
     if options.by_expert and by_expert:

@@ -14,7 +14,7 @@ from pathlib import Path
 from data.ignored import read_region
 from data.samples import InputError, noted, report_faults
 from prediction.changes import follow
-from prediction.exported import is_exported, load_exported_detector
+from prediction.exported import add_runtime_option
 from prediction.inputs import Places, check_apart, check_results, check_source, find_images
 from prediction.journal import FILES, journal_file, open_journal
 from prediction.output import Output
@@ -89,6 +89,7 @@ def get_parser() -> Parser:
     parser.add_argument("--fail_on_anomaly", action="store_true", help=text)
     as_trained = "that of the training where the hardware can"
     add_machine_options(parser, workers=os.cpu_count(), auto=as_trained)
+    add_runtime_option(parser)
     add_speed_options(parser, trains=False)
     return parser
 
@@ -174,12 +175,9 @@ def main(options: argparse.Namespace) -> int:
     """Score all that is meant; what cannot be read does not stop the others."""
     output = Output(options.maps, options.pictures)
     source = prepare(options, output)
-    machine = ("device", "device_gpu", "precision", "compile", "scoring_batch_size")
-    chosen = {name: getattr(options, name) for name in (*machine, "false_alarm_rate", "ignore")}
-    if is_exported(options.detector):
-        predictor = load_exported_detector(options.detector, options)
-    else:
-        predictor = load_detector(options.detector, **chosen)
+    names = ("device", "device_gpu", "precision", "compile", "scoring_batch_size", "runtime")
+    chosen = {name: getattr(options, name) for name in (*names, "false_alarm_rate", "ignore")}
+    predictor = load_detector(options.detector, **chosen)
     columns = columns_of(predictor, bool(options.drift))
     done = anomalous = 0
     failure: Exception | None = None

@@ -20,9 +20,10 @@ from PIL import Image
 from benchmarks.machine import in_fresh_process, peak_memory, speed_settings
 from benchmarks.timing import spread
 from data.images import Size, image_size, in_background, load_image
+from prediction.exported import check_trained
 from prediction.inputs import find_images
 from prediction.output import Output, predict_files
-from prediction.predictor import Predictor, load_detector
+from prediction.predictor import TrainedPredictor, load_detector
 from prediction.records import columns_of, csv_file
 from utils.devices import synchronise
 from utils.progress import progress
@@ -59,13 +60,14 @@ def draw_pictures(folder: Path, count: int, side: int, seed: int) -> None:
         Image.fromarray(noisy.round().clip(0, 255).astype(np.uint8)).save(path)
 
 
-def load(options: argparse.Namespace) -> Predictor:
+def load(options: argparse.Namespace) -> TrainedPredictor:
     """Read the detector, to compute as the options say."""
+    check_trained(options.detector)
     return load_detector(options.detector, **{name: getattr(options, name) for name in MACHINE})
 
 
 def predict_all(
-    predictor: Predictor, names: list[Path], workers: int, folder: Path, output: Output
+    predictor: TrainedPredictor, names: list[Path], workers: int, folder: Path, output: Output
 ) -> None:
     """Do what predict.py does with pictures after its start."""
     found = predict_files(predictor, find_images(names), output, workers, {})
@@ -74,7 +76,7 @@ def predict_all(
             row(prediction)
 
 
-def score_loaded(predictor: Predictor, images: list[tuple[torch.Tensor, Size]]) -> None:
+def score_loaded(predictor: TrainedPredictor, images: list[tuple[torch.Tensor, Size]]) -> None:
     """Score images that are in memory, in batches of the same size, and nothing else."""
     compute = predictor.scorer.compute
     for start in range(0, len(images), compute.scoring_batch_size):
@@ -84,7 +86,7 @@ def score_loaded(predictor: Predictor, images: list[tuple[torch.Tensor, Size]]) 
 
 
 def ways(
-    predictor: Predictor, images: list[Path], workers: int, folder: Path
+    predictor: TrainedPredictor, images: list[Path], workers: int, folder: Path
 ) -> dict[str, Callable[[], object]]:
     """Return what is timed: the bare network, decoding alone, and all that predict.py does."""
     decode = partial(load_image, size=predictor.size, bits=int(predictor.detector.bits))

@@ -21,11 +21,18 @@ from data.masks import Region, regions
 from data.samples import ANOMALOUS, GOOD, Category, InputError, Sample
 from evaluation.image_metrics import auroc, average_precision, f1_max, mean
 from evaluation.localization import CURVE_ERROR, PRO_LIMIT, SPRO_LIMITS, Localization, localize
-from evaluation.maps import Scores, read_map, remove_stale_maps, write_maps
+from evaluation.maps import Scores, read_map, remove_stale_maps, warmed_up, write_maps
 from models.detector import THRESHOLDS, Detector
 from models.experts import COMBINED, EXPERTS
 from scoring.scorer import SCORE, Scorer
-from scoring.thresholds import is_anomalous, map_threshold, p_values, promised_rate
+from scoring.stream import ScoreFiles
+from scoring.thresholds import (
+    good_scores,
+    is_anomalous,
+    map_threshold,
+    p_values,
+    promised_rate,
+)
 from utils.commands import printable, say
 from utils.devices import Compute
 from utils.files import written_aside
@@ -168,6 +175,24 @@ def tell_unmeasured(category: Category, run: Run) -> None:
         say(printable(line))
 
 
+def measure_scored(
+    score: ScoreFiles,
+    category: Category,
+    workers: int,
+    folder: Path,
+    unreadable: dict[Path, str],
+    scores: Scores,
+) -> tuple[dict, Category, float]:
+    """Score the test set, its maps into `folder`; return its metrics, what they are of, the time.
+
+    The time is of an image, in seconds; see `measure`, `with_readable_masks` and `write_maps`.
+    """
+    seconds = write_maps(score, category, workers, folder, unreadable, scores)
+    remove_stale_maps(folder, [s for s in category.scored if s.image not in unreadable])
+    measured = with_readable_masks(category, workers, unreadable)
+    return measure(measured, folder, workers, scores), measured, seconds
+
+
 def evaluate(
     run: Run,
     detector: Detector,
@@ -189,11 +214,10 @@ def evaluate(
     begun, unreadable, scores = time.perf_counter(), {}, {}
     keep = keep and shown == COMBINED
     with contextlib.nullcontext(run.maps_folder) if keep and save_maps else run.scratch() as maps:
-        scorer = Scorer(detector, compute, shown)
-        seconds = write_maps(scorer, category, size, workers, maps, unreadable, scores)
-        remove_stale_maps(maps, [s for s in category.scored if s.image not in unreadable])
-        measured = with_readable_masks(category, workers, unreadable)
-        result = measure(measured, maps, workers, scores if detector.statistics else None)
+        score = warmed_up(Scorer(detector, compute, shown), size)
+        result, measured, seconds = measure_scored(
+            score, category, workers, maps, unreadable, scores
+        )
     splits = {"train": category.train, "validation": category.validation, "test": measured.test}
     if measured.unlabelled:
         splits["unlabelled"] = measured.unlabelled
@@ -238,7 +262,8 @@ def write_results(run: Run, category: Category, scores: Scores, detector: Detect
     There is no p-value by a detector of an earlier version.
     """
     samples = [sample for sample in category.scored if sample.image in scores]
-    p = p_values(detector, COMBINED, torch.tensor([scores[s.image][SCORE] for s in samples]))
+    found = torch.tensor([scores[sample.image][SCORE] for sample in samples])
+    p = p_values(good_scores(detector), found)
     p = [""] * len(samples) if p is None else p.tolist()
     experts, threshold = [*scores[samples[0].image]], detector.threshold.item()
     experts.remove(SCORE)

@@ -54,7 +54,8 @@ def grouped(runs: Sequence[Categories]) -> dict[str, list[Categories]]:
 def names_of(groups: list[list[Categories]]) -> list[str]:
     """Return for each group the options in which it differs from another, with their values.
 
-    The images are told where nothing else tells them apart.
+    One that says nothing of an option does not differ by it. The images are told where nothing else
+    tells them apart.
     """
     found = []  # of each group: option -> its values
     for group in groups:
@@ -63,7 +64,8 @@ def names_of(groups: list[list[Categories]]) -> list[str]:
             for key, value in decided_by(metrics).items():
                 values.setdefault(key, set()).add(str(value))
         found.append(values)
-    keys = [key for key in found[0] if any(of.get(key) != found[0][key] for of in found)]
+    keys = dict.fromkeys(key for of in found for key in of)
+    keys = [key for key in keys if len({frozenset(of[key]) for of in found if key in of}) > 1]
     named = [listed(of, [key for key in keys if key != "images"]) for of in found]
     return named if len({*named}) == len(named) else [listed(of, keys) for of in found]
 

@@ -1,6 +1,7 @@
 """Anomaly maps on disk: a test set's are written, and read again, be they ours or another's."""
 
 import statistics
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -9,7 +10,7 @@ import tifffile
 from data.images import Size, image_size, in_background
 from data.samples import Category, InputError, Sample
 from scoring.scorer import Scorer
-from scoring.stream import WRITERS, Scored, score_files, write_map
+from scoring.stream import WRITERS, Scored, ScoreFiles, score_files, write_map
 from utils.progress import progress
 
 Scores = dict[Path, dict[str, float]]  # image -> `Scored.scores`
@@ -20,10 +21,15 @@ def map_path(folder: Path, sample: Sample) -> Path:
     return folder / "test" / sample.place.with_suffix(".tiff")
 
 
+def warmed_up(scorer: Scorer, size: Size) -> ScoreFiles:
+    """Return what scores files by a detector, which sees them at `size`, from now on as fast."""
+    scorer.warm_up(size)
+    return partial(score_files, scorer, size)
+
+
 def write_maps(
-    scorer: Scorer,
+    score: ScoreFiles,
     category: Category,
-    size: Size,
     workers: int,
     folder: Path,
     unreadable: dict[Path, str],
@@ -38,13 +44,12 @@ def write_maps(
     """
     paths, seconds = [sample.image for sample in category.scored], []
     places = {sample.image: map_path(folder, sample) for sample in category.scored}
-    scorer.warm_up(size)
 
     def write(scored: Scored) -> Scored:
         write_map(places[scored.path], scored.anomaly_map.cpu().numpy())
         return scored._replace(anomaly_map=None)  # as large as the image
 
-    scored = score_files(scorer, paths, size, workers, unreadable)
+    scored = score(paths, workers, unreadable)
     written = in_background(write, scored, min(workers, WRITERS))
     for one in progress(f"scoring {category.name}", len(paths), "img", written):
         scores[one.path] = one.scores

@@ -6,7 +6,7 @@ from typing import NamedTuple
 import numpy as np
 
 from deployment.exported import Exported
-from prediction.predictor import Predictor
+from prediction.verdicts import Predictor
 from utils.progress import progress
 
 SCORE_GOAL = 1e-3  # of the standard deviation of good images' scores

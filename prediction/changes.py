@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import replace
 
-from prediction.predictor import Prediction
+from prediction.verdicts import Prediction
 from scoring.drift import Drift
 from utils.commands import printable, say
 

@@ -1,4 +1,4 @@
-"""An exported file in a detector's place: predictions as those of `Predictor`."""
+"""An exported file in a detector's place: predictions as those of a detector in PyTorch."""
 
 import argparse
 import time
@@ -12,52 +12,40 @@ from PIL import Image
 from data.images import in_background
 from data.pictures import Picture, rgb_of
 from data.samples import InputError
-from deployment.description import Description
 from deployment.exported import Exported
-from deployment.runtimes import USUAL, load_exported
-from models.experts import COMBINED
-from prediction.predictor import Prediction, Predictor
+from deployment.runtimes import RUNTIMES, USUAL, load_exported
+from prediction.verdicts import Prediction, Predictor
 from scoring.scorer import SCORE
 from scoring.stream import Scored
-from scoring.thresholds import set_thresholds
-
-
-class Verdicts:
-    """What verdicts go by, named as in `Detector`, of what an exported file says of itself."""
-
-    rated = (COMBINED,)
-
-    def __init__(self, description: Description):
-        self.bits, self.experts = description.bits, description.experts
-        self.statistics = bool(self.experts)  # by them alone experts have scores in one unit
-        self.good_scores = torch.tensor([description.good_scores])
-        self.threshold = torch.tensor(description.threshold)
+from scoring.thresholds import thresholds_of
 
 
 class ExportedPredictor(Predictor):
     """An exported file in a runtime; a `rate` of None is the one that it was exported for."""
 
-    batch_size, ignored = 1, None  # a region that is ignored is in the graph
-
     def __init__(self, exported: Exported, rate: float | None):
-        said = exported.description
-        self.exported, self.about, self.size = exported, said._asdict(), said.image_size
-        self.detector, self.false_alarm_rate = Verdicts(said), said.false_alarm_rate
+        self.exported, said = exported, exported.description
+        self.about, self.size, self.bits = said._asdict(), said.image_size, said.bits
+        self.experts, self.good_scores = said.experts, torch.tensor(said.good_scores)
+        self.threshold, self.false_alarm_rate = said.threshold, said.false_alarm_rate
+        self.map_threshold = said.map_threshold
         if rate is not None:
-            self.false_alarm_rate = set_thresholds(self.detector, rate, str(exported.path))
-        self.threshold, self.map_threshold = self.detector.threshold.item(), said.map_threshold
+            threshold, self.false_alarm_rate = thresholds_of(
+                self.good_scores, rate, str(exported.path)
+            )
+            self.threshold = threshold.item()
 
     def predict(self, images: Picture | list[Picture]) -> Prediction | list[Prediction]:
         """Return what the detector says of a picture, or of each in a list; see `Predictor`."""
         if isinstance(images, list):
             return [self.predict(image) for image in images]
         path = Path(images) if isinstance(images, str | Path) else None
-        return self.judge(self.scored(path, rgb_of(images, self.detector.bits)))
+        return self.judge(self.scored(path, rgb_of(images, self.bits)))
 
     def score_files(
         self, paths: list[Path], workers: int, unreadable: dict[Path, str]
     ) -> Iterator[Scored]:
-        """Yield what `judge` takes of each file, in order; see `Predictor`."""
+        """Yield what `judge` takes of each file; see `Predictor`."""
         decoded = in_background(partial(self.decoded, unreadable), paths, workers)
         for path, image in zip(paths, decoded, strict=True):
             if image:
@@ -66,7 +54,7 @@ class ExportedPredictor(Predictor):
     def decoded(self, unreadable: dict[Path, str], path: Path) -> Image.Image | None:
         """Return a file's RGB image; None, noted in `unreadable`, where it cannot be read."""
         try:
-            return rgb_of(path, self.detector.bits)
+            return rgb_of(path, self.bits)
         except InputError as error:
             unreadable[path] = str(error)
             return None
@@ -83,15 +71,28 @@ class ExportedPredictor(Predictor):
 
 def is_exported(path: Path) -> bool:
     """Tell whether a file is one of export.py, by its name."""
-    return path.suffix in USUAL
+    return path.suffix in USUAL and not path.is_dir()
 
 
 def load_exported_detector(path: Path, options: argparse.Namespace) -> ExportedPredictor:
     """Open an exported file by the options of predict.py; raises as `load_exported`.
 
-    Only its `device` and `false_alarm_rate` matter: all else was settled when it was written.
+    Its `runtime`, `device`, `precision` and `false_alarm_rate` matter: all else was settled when it
+    was written.
     """
-    if options.ignore:
-        raise InputError(f"--ignore: {path} has its region in it: export one with calibrate.py's")
-    device = "cpu" if options.device == "auto" else options.device
-    return ExportedPredictor(load_exported(path, device=device), options.false_alarm_rate)
+    asked = {name: getattr(options, name) for name in ("device", "precision")}
+    asked = {name: value for name, value in asked.items() if value != "auto"}
+    exported = load_exported(path, options.runtime, **asked)
+    return ExportedPredictor(exported, options.false_alarm_rate)
+
+
+def check_trained(path: Path) -> None:
+    """Raise InputError for an exported file where a detector in PyTorch is needed."""
+    if is_exported(path):
+        raise InputError(f"{path} is an exported file: name the run that it was written from")
+
+
+def add_runtime_option(parser: argparse.ArgumentParser) -> None:
+    """Add --runtime."""
+    text = "of an exported file; default: its format's own"
+    parser.add_argument("--runtime", choices=RUNTIMES, help=text)

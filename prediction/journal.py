@@ -15,8 +15,8 @@ from pathlib import Path
 from typing import BinaryIO, NamedTuple
 
 from data.samples import InputError, require_file
-from prediction.predictor import Prediction
 from prediction.records import csv_row, json_row
+from prediction.verdicts import Prediction
 from utils.commands import printable, say
 from utils.files import written_aside
 

@@ -14,7 +14,7 @@ from PIL import Image
 from data.images import decode, in_background
 from data.samples import InputError
 from prediction.inputs import Places
-from prediction.predictor import Prediction, Predictor
+from prediction.verdicts import Prediction, Predictor
 from scoring.stream import WRITERS, Scored, write_map
 
 
@@ -69,7 +69,7 @@ def predict_files(
 
     def finish(scored: Scored) -> Prediction:
         prediction = predictor.judge(scored)
-        image = partial(decode, scored.path, bits=int(predictor.detector.bits))
+        image = partial(decode, scored.path, bits=predictor.bits)
         try:
             output.write(prediction, places[scored.path], image)
         except InputError as error:

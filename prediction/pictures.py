@@ -7,7 +7,7 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 from evaluation.pictures import heat
-from prediction.predictor import Prediction
+from prediction.verdicts import Prediction
 from utils.files import written_aside
 
 LEAST, MOST = 480, 1600  # pixels of a picture's longer side, to be read and to be sent

@@ -3,79 +3,26 @@
 import argparse
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
 
-import numpy as np
 import torch
 
 from data.images import Size, resize
 from data.pictures import Picture, rgb_of
-from data.samples import ANOMALOUS, GOOD, InputError, report_faults
-from models.experts import COMBINED
-from scoring.scorer import SCORE, Scorer
+from data.samples import InputError, report_faults
+from prediction.exported import is_exported, load_exported_detector
+from prediction.verdicts import Prediction, Predictor
+from scoring.scorer import Scorer
 from scoring.stream import Scored, score_files
-from scoring.thresholds import is_anomalous, map_threshold, p_values, set_thresholds
+from scoring.thresholds import good_scores, map_threshold, set_thresholds
 from utils.detectors import Trained, find_detector, read_detector
 from utils.devices import PRECISIONS, Compute, as_trained, pick_compute, synchronise
 from utils.ignoring import ignore_more
 from utils.options import check_positive
 
 
-class Region(NamedTuple):
-    """Connected pixels above the map's threshold, around the highest one."""
-
-    left: int  # pixels of the image, as are the others
-    top: int
-    right: int  # the first column beside it
-    bottom: int
-    area: int
-
-
-@dataclass(frozen=True)
-class Prediction:
-    """What a detector says of one picture."""
-
-    path: Path | None  # None for one that is no file; of a frame what it is called
-    anomalous: bool  # its score is above the threshold
-    score: float
-    p_value: float | None  # None by a detector of an earlier version, which cannot tell
-    threshold: float
-    region: Region | None  # None where nothing is above the map's threshold
-    anomaly_map: np.ndarray  # float32 (H, W) of the picture
-    map_threshold: float
-    experts: dict[str, float]  # each expert's own score
-    seconds: float  # that the detector took, without decoding
-    ignored: np.ndarray | None = None  # bool, of what the detector sees; None where nothing is
-    drift: float | None = None  # see `prediction.changes`, where it is asked for
-
-    @property
-    def verdict(self) -> str:
-        return ANOMALOUS if self.anomalous else GOOD
-
-
-def strongest_region(anomaly_map: np.ndarray, threshold: float) -> Region | None:
-    """Return the region of the map's (H, W) highest pixel, neighbours at corners included."""
-    row, column = np.unravel_index(anomaly_map.argmax(), anomaly_map.shape)
-    if not anomaly_map[row, column] > threshold:
-        return None
-    import cv2  # here, so that a first picture that is good is there sooner
-
-    above = (anomaly_map > threshold).astype(np.uint8)
-    connected = 8  # neighbours, corners included
-    area, _, _, (left, top, width, height) = cv2.floodFill(
-        above, None, (int(column), int(row)), 2, flags=connected
-    )
-    return Region(left, top, left + width, top + height, area)
-
-
-class Predictor:
-    """A detector that was read from its file, and how it is to compute.
-
-    `false_alarm_rate` is the one that its thresholds keep, None for a detector of an earlier
-    version.
-    """
+class TrainedPredictor(Predictor):
+    """A detector that was read from its file, and how it is to compute."""
 
     def __init__(self, trained: Trained, compute: Compute, rate: float | None, source: str):
         self.about, self.size = trained.about, trained.size
@@ -86,15 +33,12 @@ class Predictor:
         ignored = trained.detector.view.unseen.cpu().numpy()
         self.ignored = ignored if ignored.size else None
         self.scorer, self.batch_size = Scorer(trained.detector, compute), compute.scoring_batch_size
-        self.detector = self.scorer.detector
-        self.detector.good_scores = self.detector.good_scores.cpu()  # verdicts wait for no GPU
+        self.detector, self.bits = self.scorer.detector, int(trained.detector.bits)
+        self.experts = self.detector.experts if self.detector.statistics else ()
+        self.good_scores = good_scores(self.detector).cpu()  # verdicts wait for no GPU
 
     def predict(self, images: Picture | list[Picture]) -> Prediction | list[Prediction]:
-        """Return what the detector says of a picture, or of each in a list.
-
-        A picture is a file's path, a PIL image, or an array, RGB uint8 (H, W, 3). Raises InputError
-        for a file that cannot be read, ValueError for what is no picture.
-        """
+        """Return what the detector says of a picture, or of each in a list; see `Predictor`."""
         if not isinstance(images, list):
             return self.predict([images])[0]
         count = self.scorer.compute.scoring_batch_size
@@ -115,35 +59,14 @@ class Predictor:
 
     def _load(self, image: Picture) -> tuple[torch.Tensor, Size]:
         """Return what the detector is to see, uint8 (3, H, W), and the picture's own size."""
-        rgb = rgb_of(image, int(self.detector.bits))
+        rgb = rgb_of(image, self.bits)
         return resize(rgb, self.size), (rgb.height, rgb.width)
 
     def score_files(
         self, paths: list[Path], workers: int, unreadable: dict[Path, str]
     ) -> Iterator[Scored]:
-        """Yield what `judge` takes of each file, in order, decoded ahead in threads.
-
-        One that cannot be read is left out, and noted in `unreadable`.
-        """
-        return score_files(self.scorer, paths, self.size, workers, unreadable)
-
-    def judge(self, scored: Scored) -> Prediction:
-        """Return the prediction of what was scored; any thread may do this."""
-        score, anomaly_map = scored.scores[SCORE], scored.anomaly_map.cpu().numpy()
-        p = p_values(self.detector, COMBINED, torch.tensor([score]))
-        return Prediction(
-            scored.path,
-            is_anomalous(score, self.threshold),
-            score,
-            p if p is None else p.item(),
-            self.threshold,
-            strongest_region(anomaly_map, self.map_threshold),
-            anomaly_map,
-            self.map_threshold,
-            {name: own for name, own in scored.scores.items() if name != SCORE},
-            scored.seconds,
-            self.ignored,
-        )
+        """Yield what `judge` takes of each file; see `Predictor`."""
+        return score_files(self.scorer, self.size, paths, workers, unreadable)
 
 
 def load_detector(
@@ -153,26 +76,43 @@ def load_detector(
     false_alarm_rate: float | None = None,
     scoring_batch_size: int | None = None,
     ignore: str | Path | None = None,
+    runtime: str | None = None,
     **more,
 ) -> Predictor:
-    """Read a detector: its file, a run's folder, or an output folder with one run.
+    """Read a detector: its file, a run's folder, an output folder with one run, or an exported one.
 
     `device` and `precision` as in the options of predict.py, whose defaults are the same, as
     `scoring_batch_size`, images at once, `ignore`, a picture that is white where nobody is to look,
-    and `more` of them. Raises InputError when the detector or that picture cannot be read, or the
-    machine lacks what is asked for.
+    and `more` of them. An exported file takes a `runtime`, its `device` and its `precision`, and
+    not `ignore` nor the rest, which it has settled. Raises InputError when the detector or that
+    picture cannot be read, or the machine lacks what is asked for.
     """
     if false_alarm_rate is not None and not 0 < false_alarm_rate < 1:
         raise InputError(f"false_alarm_rate must be above 0 and below 1, not {false_alarm_rate}")
     own = {"device": device, "precision": precision, "scoring_batch_size": scoring_batch_size}
+    own |= {"false_alarm_rate": false_alarm_rate, "ignore": ignore, "runtime": runtime}
     asked = argparse.Namespace(**{"device_gpu": None, "compile": "auto"} | own | more)
-    faults = check_positive(asked, "scoring_batch_size")
-    if precision not in ("auto", *PRECISIONS):
-        faults.append(f"precision must be auto or one of {', '.join(PRECISIONS)}, not {precision}")
-    report_faults(faults)
+    report_faults(check_asked(Path(path), asked))
+    if is_exported(Path(path)):
+        return load_exported_detector(Path(path), asked)
     compute, file = pick_compute(asked), find_detector(Path(path))
     trained = read_detector(file, compute.device)
     if ignore is not None:
         ignore_more(trained, Path(ignore))
     compute = as_trained(compute, precision, trained.precision)
-    return Predictor(trained, compute, false_alarm_rate, str(file))
+    return TrainedPredictor(trained, compute, false_alarm_rate, str(file))
+
+
+def check_asked(path: Path, asked: argparse.Namespace) -> list[str]:
+    """Return every fault of what `load_detector` is asked for."""
+    faults, precision = check_positive(asked, "scoring_batch_size"), asked.precision
+    if precision not in ("auto", *PRECISIONS):
+        faults.append(f"precision must be auto or one of {', '.join(PRECISIONS)}, not {precision}")
+    exported = is_exported(path)
+    if asked.runtime and not exported:
+        faults.append(f"--runtime {asked.runtime}: {path} is no exported file")
+    if asked.ignore is not None and exported:
+        faults.append(f"--ignore: {path} has its region in it: export one with calibrate.py's")
+    if asked.device_gpu is not None and exported:
+        faults.append(f"--device_gpu: name the device of {path} by --device")
+    return faults

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from prediction.predictor import Prediction, Predictor
+from prediction.verdicts import Prediction, Predictor
 from utils.commands import printable
 from utils.files import written_aside
 
@@ -44,8 +44,7 @@ def record(prediction: Prediction) -> dict:
 
 def columns_of(predictor: Predictor, drift: bool) -> tuple[str, ...]:
     """Return the fields of each record that a detector gives, with `drift` where it is followed."""
-    experts = predictor.detector.experts if predictor.detector.statistics else ()
-    return (*FIELDS, *experts, DRIFT) if drift else (*FIELDS, *experts)
+    return (*FIELDS, *predictor.experts, *([DRIFT] if drift else []))
 
 
 def line(prediction: Prediction) -> str:

@@ -13,7 +13,7 @@ from data.samples import InputError
 from prediction.inputs import Places
 from prediction.journal import Journal
 from prediction.output import Output, predict_files, predict_frames
-from prediction.predictor import Prediction, Predictor
+from prediction.verdicts import Prediction, Predictor
 from utils.commands import say
 from utils.interrupts import Interrupts
 

@@ -20,7 +20,7 @@ from watchdog.observers.api import BaseObserver
 from data.listing import identity, is_hidden, is_image
 from prediction.journal import Journal, Version
 from prediction.output import Output, predict_files
-from prediction.predictor import Prediction, Predictor
+from prediction.verdicts import Prediction, Predictor
 from utils.commands import printable, say
 
 STILL = 2.0  # seconds after which a file that does not change is finished

@@ -2,7 +2,7 @@
 
 import io
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
@@ -26,13 +26,15 @@ class Scored(NamedTuple):
     seconds: float  # its part of the time that its batch took, without decoding
 
 
-def score_files(
-    scorer: Scorer, paths: list[Path], size: Size, workers: int, unreadable: dict[Path, str]
-) -> Iterator[Scored]:
-    """Yield what the detector gives each image, in order; it sees them at `size`.
+# Gives what was scored of each path, in order, by so many threads that decode ahead; what cannot be
+# read is left out, and noted in the last.
+ScoreFiles = Callable[[list[Path], int, dict[Path, str]], Iterator[Scored]]
 
-    What cannot be read is left out, and noted in `unreadable`.
-    """
+
+def score_files(
+    scorer: Scorer, size: Size, paths: list[Path], workers: int, unreadable: dict[Path, str]
+) -> Iterator[Scored]:
+    """Yield what the detector gives each image, which it sees at `size`; see `ScoreFiles`."""
     compute, bits = scorer.compute, int(scorer.detector.bits)
     readable = (path for path in paths if path not in unreadable)  # asked as they are scored
     count = compute.scoring_batch_size

@@ -26,12 +26,21 @@ def keep_good_scores(detector: Detector, good: Mapping[str, torch.Tensor], rate:
 
 
 def set_thresholds(detector: Detector, rate: float, source: str = "the detector") -> float:
-    """Set thresholds that at most `rate` of good images exceed, in (0, 1); return what they keep.
+    """Set a detector's thresholds by a rate; return the one that they keep: see `thresholds_of`."""
+    thresholds, kept = thresholds_of(detector.good_scores, rate, source)
+    for name, threshold in zip(detector.rated, thresholds, strict=True):
+        getattr(detector, THRESHOLDS[name]).copy_(threshold)
+    return kept
 
-    Warns where there are too few good images for that rate: then it is the least that they allow.
-    Raises InputError, which names the `source`, for a detector that has none.
+
+def thresholds_of(good: torch.Tensor, rate: float, source: str) -> tuple[torch.Tensor, float]:
+    """Return thresholds (...) that at most `rate` of good images exceed, and the rate they keep.
+
+    `good` are rising scores (..., n) of held-out good images, `rate` is in (0, 1). Warns where
+    there are too few for that rate: then it is the least that they allow. Raises InputError, which
+    names the `source`, where there are none.
     """
-    count = detector.good_scores.shape[1]
+    count = good.shape[-1]
     if not count:
         raise InputError(
             f"{source} is of an earlier version, which kept no good images' scores: train it again "
@@ -40,10 +49,7 @@ def set_thresholds(detector: Detector, rate: float, source: str = "the detector"
     kept = kept_rate(count, rate)
     if kept != rate:
         warnings.warn(promise(count, rate), stacklevel=2)
-    column = detector.good_scores[:, rank(count, rate) - 1]
-    for name, threshold in zip(detector.rated, column, strict=True):
-        getattr(detector, THRESHOLDS[name]).copy_(threshold)
-    return kept
+    return good[..., rank(count, rate) - 1], kept
 
 
 def strangest(paths: list[Path], scores: torch.Tensor, threshold: float) -> str:
@@ -95,7 +101,7 @@ def promised_rate(detector: Detector) -> float | None:
 
     None for a detector that kept no scores.
     """
-    good = detector.good_scores[detector.rated.index(COMBINED)]
+    good = good_scores(detector)
     above = int((good > detector.threshold).sum())
     return (1 + above) / (len(good) + 1) if len(good) else None
 
@@ -105,13 +111,18 @@ def is_anomalous(score: float, threshold: float) -> bool:
     return not score <= threshold
 
 
-def p_values(detector: Detector, name: str, scores: torch.Tensor) -> torch.Tensor | None:
+def good_scores(detector: Detector) -> torch.Tensor:
+    """Return held-out good images' combined scores (n,), rising; none of an earlier version."""
+    return detector.good_scores[detector.rated.index(COMBINED)]
+
+
+def p_values(good: torch.Tensor, scores: torch.Tensor) -> torch.Tensor | None:
     """Return how likely good images are to score as high, (N,) float64, of scores (N,).
 
-    `name` is one of what is rated. None for a detector that kept no scores. A score above the
-    threshold of a rate has at most that p, and no other has.
+    `good` are rising scores (n,) of held-out good images. None where there are none. A score above
+    the threshold of a rate has at most that p, and no other has.
     """
-    good = detector.good_scores[detector.rated.index(name)].cpu()
+    good = good.cpu()
     if not len(good):
         return None
     below = torch.searchsorted(good, scores.to(good))

@@ -4,6 +4,7 @@ import argparse
 from pathlib import Path
 
 from data.catalog import find_root, read_category
+from data.fingerprints import as_held_out, check_product
 from data.samples import Category, InputError
 from data.unlabelled import Labelling
 from utils.options import dataset_path
@@ -54,3 +55,15 @@ def load_category(run: Run, options: argparse.Namespace) -> tuple[Category, int]
     root = find_root(run.dataset, path)
     labelling = labelling_of(options, run)
     return read_category(run.dataset, root, run.subdataset, seed, labelling), seed
+
+
+def load_test_set(run: Run, options: argparse.Namespace) -> tuple[Category, int]:
+    """Read a run's images as `load_category` does, held out as they were in the training.
+
+    Raises InputError for those of another product.
+    """
+    category, seed = load_category(run, options)
+    if trained_on := run.read_images():
+        check_product(trained_on, category, f"{run.dataset}/{run.subdataset}")
+        category = as_held_out(category, trained_on)
+    return category, seed

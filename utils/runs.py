@@ -242,8 +242,9 @@ def find_runs(output: Path) -> list[Run]:
     return [Run(output, path.parent.parent.name, path.parent.name) for path in configs]
 
 
-def run_around(detector_file: Path) -> Run | None:
-    """Return the run that a detector's file lies in, None for one that was copied elsewhere."""
-    folder = detector_file.resolve().parent
+def run_around(file: Path) -> Run | None:
+    """Return the run that a detector's or an exported file lies in, None for one elsewhere."""
+    folder = file.resolve().parent
     run = Run(folder.parents[2], folder.parent.name, folder.name) if len(folder.parts) > 3 else None
-    return run if run and run.folder == folder and run.config_file.is_file() else None
+    inside = run and folder in (run.folder, run.exports_folder)
+    return run if inside and run.config_file.is_file() else None

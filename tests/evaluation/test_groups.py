@@ -73,6 +73,17 @@ def test_a_run_of_a_version_that_stored_no_options_is_taken_as_a_seed():
     assert list(grouped([run(0), old])) == [""]
 
 
+def test_a_group_that_says_nothing_of_an_option_is_not_named_by_it():
+    """As exported files, which do not know how they were trained."""
+    runs, exported = [run(0, file="a"), run(1, file="a", train_steps=9)], run(2)
+    for metrics in exported.values():
+        metrics["glae"]["options"] = {"file": "b"}
+    names = ["train_steps 500, file a", "train_steps 9, file a", "file b"]
+    assert list(grouped([*runs, exported])) == names
+    names = ["file b", "file a, train_steps 500", "file a, train_steps 9"]
+    assert list(grouped([exported, *runs])) == names
+
+
 def test_categories_may_have_other_options_in_one_output():
     mixed = run(0)
     mixed["cable"]["glae"]["options"] = GLAE | {"train_steps": 9}

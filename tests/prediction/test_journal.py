@@ -9,8 +9,8 @@ import pytest
 
 from data.samples import InputError
 from prediction.journal import MOST_LINE, Appended, Version, open_journal
-from prediction.predictor import Prediction, Region
 from prediction.records import FIELDS, csv_row, json_row
+from prediction.verdicts import Prediction, Region
 
 NAMES = ("a.png", 'ein "größeres", b.png', "lot/c.png", "no utf-8 \udcf6.png")
 

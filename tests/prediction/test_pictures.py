@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 
 from prediction.pictures import CONTOUR, LEAST, MOST, blended, draw, words, write_picture
-from prediction.predictor import Prediction, strongest_region
+from prediction.verdicts import Prediction, strongest_region
 
 GREY = (90, 150, 210)
 INFERNO_TOP = (252, 255, 164)  # its published last colour

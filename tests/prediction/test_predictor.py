@@ -11,7 +11,8 @@ from scipy import ndimage
 
 from data.images import in_background
 from data.samples import InputError
-from prediction.predictor import load_detector, strongest_region
+from prediction.predictor import load_detector
+from prediction.verdicts import strongest_region
 from scoring.scorer import SCORE
 from scoring.stream import Scored
 from tests.conftest import REPOSITORY, deep, picture

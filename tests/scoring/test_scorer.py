@@ -180,7 +180,7 @@ def test_a_map_that_cannot_be_written_stops_the_scoring_with_its_error(tmp_path,
 
     monkeypatch.setattr(maps.tifffile, "imwrite", full)
     with pytest.raises(OSError, match="No space left"):
-        maps.write_maps(scorer, category, SIZE, 1, tmp_path / "maps", {}, {})
+        maps.write_maps(maps.warmed_up(scorer, SIZE), category, 1, tmp_path / "maps", {}, {})
     assert len(list((tmp_path / "maps").rglob("*.tiff"))) == 2
     assert not list((tmp_path / "maps").rglob("*.part"))
 
@@ -197,6 +197,7 @@ def test_the_time_of_an_image_is_the_median_after_a_warm_up(tmp_path, monkeypatc
             scorer, name, lambda *a, real=real, name=name: (order.append(name), real(*a))[1]
         )
     monkeypatch.setattr(stream.time, "perf_counter", lambda: next(clock))
-    seconds = maps.write_maps(scorer, category, SIZE, 1, tmp_path / "maps", {}, {})
+    score = maps.warmed_up(scorer, SIZE)
+    seconds = maps.write_maps(score, category, 1, tmp_path / "maps", {}, {})
     assert order == ["warm_up", "resized", "resized", "resized"]
     assert seconds == 3.0

@@ -10,7 +10,13 @@ from data.samples import InputError
 from models.building import build_detector
 from models.detector import Detector
 from models.experts import COMBINED
-from scoring.thresholds import keep_good_scores, map_threshold, p_values, set_thresholds
+from scoring.thresholds import (
+    good_scores,
+    keep_good_scores,
+    map_threshold,
+    p_values,
+    set_thresholds,
+)
 from utils.recipe import recipe_values
 
 RATES = ("0.5", "0.3", "0.1", "0.05", "0.01", "0.003")
@@ -57,7 +63,7 @@ def test_p_values_are_those_of_counting_and_below_a_rate_only_above_its_threshol
     new = np.arange(-1, 32, 0.5)
     for rate in (0.02, 0.1, 0.37):
         keep(detector, good, rate)
-        found = p_values(detector, COMBINED, torch.from_numpy(new))
+        found = p_values(good_scores(detector), torch.from_numpy(new))
         assert found.tolist() == [(1 + (good >= score).sum()) / 58 for score in new]
         anomalous = new > detector.threshold.item()
         assert ((found.numpy() <= rate) == anomalous).all()
@@ -97,7 +103,7 @@ def set_kept(detector: Detector, count: int, rate: float) -> float:
 
 def test_a_detector_without_scores_has_no_p_values_and_takes_no_other_rate():
     detector = build_detector("efficientad", "small", (64, 64))
-    assert p_values(detector, COMBINED, torch.zeros(3)) is None
+    assert p_values(good_scores(detector), torch.zeros(3)) is None
     with pytest.raises(InputError, match=r"x\.safetensors is of an earlier version, .* leave"):
         set_thresholds(detector, 0.1, "x.safetensors")
     detector.threshold.fill_(0.5)
