@@ -85,6 +85,8 @@ def get_parser() -> Parser:
     add_ignore_option(parser, ", beside what the detector ignores already")
     text = f"say when pictures, each of another piece, change; falsely with this chance ({LEVEL})"
     parser.add_argument("--drift", type=level, nargs="?", const=LEVEL, metavar="LEVEL", help=text)
+    text = "the detector is a .pt2 of your own: such a file can do whatever a program can"
+    parser.add_argument("--trusted", action="store_true", help=text)
     text = f"exit code {FOUND} when a picture is anomalous"
     parser.add_argument("--fail_on_anomaly", action="store_true", help=text)
     as_trained = "that of the training where the hardware can"

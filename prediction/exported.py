@@ -10,7 +10,7 @@ import torch
 from PIL import Image
 
 from data.images import in_background
-from data.pictures import Picture, rgb_of
+from data.pictures import Picture
 from data.samples import InputError
 from deployment.description import Description
 from deployment.exported import Exported
@@ -52,7 +52,7 @@ class ExportedPredictor(Predictor):
         if isinstance(images, list):
             return [self.predict(image) for image in images]
         path = Path(images) if isinstance(images, str | Path) else None
-        return self.judge(self.scored(path, rgb_of(images, self.detector.bits)))
+        return self.judge(self.scored(path, self.exported.read(images)))
 
     def score_files(
         self, paths: list[Path], workers: int, unreadable: dict[Path, str]
@@ -66,7 +66,7 @@ class ExportedPredictor(Predictor):
     def decoded(self, unreadable: dict[Path, str], path: Path) -> Image.Image | None:
         """Return a file's RGB image; None, noted in `unreadable`, where it cannot be read."""
         try:
-            return rgb_of(path, self.detector.bits)
+            return self.exported.read(path)
         except InputError as error:
             unreadable[path] = str(error)
             return None
@@ -89,9 +89,11 @@ def is_exported(path: Path) -> bool:
 def load_exported_detector(path: Path, options: argparse.Namespace) -> ExportedPredictor:
     """Open an exported file by the options of predict.py; raises as `load_exported`.
 
-    Only its `device` and `false_alarm_rate` matter: all else was settled when it was written.
+    Only its `device`, `trusted` and `false_alarm_rate` matter: all else was settled when it was
+    written.
     """
     if options.ignore:
         raise InputError(f"--ignore: {path} has its region in it: export one with calibrate.py's")
     device = "cpu" if options.device == "auto" else options.device
-    return ExportedPredictor(load_exported(path, device=device), options.false_alarm_rate)
+    exported = load_exported(path, device=device, trusted=options.trusted)
+    return ExportedPredictor(exported, options.false_alarm_rate)
