@@ -45,7 +45,7 @@ class Plan(NamedTuple):
 def get_parser() -> Parser:
     """Return the parser of this command's options."""
     parser = Parser(
-        "Write a trained detector as one file that needs no PyTorch: from an image's bytes to its "
+        "Write a trained detector as one file for other runtimes: from an image's bytes to its "
         "score, p-value, verdict and map. Exit code: 0 done, 1 failed, or --check found too large "
         "a difference, 2 wrong option or input.",
         EXAMPLES,
@@ -135,8 +135,8 @@ def describe(predictor: Predictor, graph: ScoringGraph, options: argparse.Namesp
     detector, about = predictor.detector, predictor.about
     if predictor.false_alarm_rate is None:
         raise InputError(
-            f"{options.detector} is of an earlier version, which kept no good images' scores: train "
-            "it again with --overwrite"
+            f"{options.detector} is of an earlier version, which kept no good images' scores: "
+            "train it again with --overwrite"
         )
     return Description(
         predictor.size,

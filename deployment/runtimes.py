@@ -130,7 +130,7 @@ def open_archive(path: Path, device: str) -> tuple[Callable, dict[str, str]]:
     for key, value in (here | {"AOTI_DEVICE_KEY": device}).items():
         if written.get(key) != value:
             raise InputError(
-                f"{path} was compiled for {written.get(key)}, not {value}: export it on this machine"
+                f"{path} was compiled for {written.get(key)}, not {value}: export it here"
             )
     return model, found.extra_files
 

@@ -215,7 +215,7 @@ def test_a_device_or_precision_that_a_file_has_not_is_named(program, monkeypatch
 def test_code_for_another_machine_is_not_run(compiled, monkeypatch):
     other = {"AOTI_MACHINE": "aarch64", "AOTI_CPU_ISA": "NEON"}
     monkeypatch.setattr("torch._inductor.codecache.get_device_information", lambda _: dict(other))
-    with pytest.raises(InputError, match="not aarch64: export it on this machine"):
+    with pytest.raises(InputError, match="not aarch64: export it here"):
         load_exported(compiled, trusted=True)
 
 
