@@ -11,10 +11,11 @@ from pathlib import Path
 from typing import NamedTuple
 
 from data.samples import InputError, noted, report_faults
-from deployment.description import Description
+from deployment.description import MOST_SIDE, Description
 from deployment.formats import FORMATS, Good
 from deployment.graph import ScoringGraph
 from deployment.runtimes import load_exported
+from deployment.torch_file import check_compiler
 from prediction.agreement import MAP_GOAL, SCORE_GOAL, compare
 from prediction.exported import check_trained
 from prediction.inputs import find_images
@@ -45,7 +46,7 @@ class Plan(NamedTuple):
 def get_parser() -> Parser:
     """Return the parser of this command's options."""
     parser = Parser(
-        "Write a trained detector as one file that needs no PyTorch: from an image's bytes to its "
+        "Write a trained detector as one file for other runtimes: from an image's bytes to its "
         "score, p-value, verdict and map. Exit code: 0 done, 1 failed, or --check found too large "
         "a difference, 2 wrong option or input.",
         EXAMPLES,
@@ -60,6 +61,12 @@ def get_parser() -> Parser:
     parser.add_argument("--precision", choices=PRECISIONS, default="fp32", help=text)
     text = "a smaller graph, for images that have the detector's size already"
     parser.add_argument("--without_resize", action="store_true", help=text)
+    text = "for images of this size alone, such as a camera's; default: any"
+    sides = {"type": int, "nargs": 2, "metavar": ("HEIGHT", "WIDTH")}
+    parser.add_argument("--fixed_size", **sides, help=text)
+    text = "with --format torch: machine code for processors such as this one, or for its GPU"
+    kinds = {"choices": ("cpu", "cuda"), "const": "cpu", "default": ""}
+    parser.add_argument("--compiled", nargs="?", **kinds, help=text)
     text = "folder of the file; default: output/exports/<dataset>/<category>, or the detector's own"
     parser.add_argument("--out", type=user_path, metavar="DIR", help=text)
     add_false_alarm_option(parser)
@@ -71,12 +78,19 @@ def get_parser() -> Parser:
 def prepare(options: argparse.Namespace) -> Plan:
     """Return what is to be done. Raises one InputError with every fault."""
     faults, folder, images, good = check_false_alarm_rate(options), Path(), [], None
-    for name in options.format:
+    formats = [*dict.fromkeys(options.format)]
+    for name in formats:
         kind = FORMATS[name]
         if options.precision not in kind.precisions:
             faults.append(f"--format {name} is written in {', '.join(kind.precisions)} alone")
         with noted(faults):
             kind.check()
+    faults += check_size(options)
+    if options.compiled and formats != ["torch"]:
+        faults.append("--compiled is for --format torch alone: export the others without it")
+    elif options.compiled:
+        with noted(faults):
+            check_compiler(options.compiled)
     with noted(faults):
         check_trained(options.detector)
         detector = find_detector(options.detector)
@@ -95,21 +109,38 @@ def prepare(options: argparse.Namespace) -> Plan:
             if not images:
                 raise InputError(f"--check: {detector} has no test images here: name some")
     report_faults(faults)
-    stem = "detector_without_resize" if options.without_resize else "detector"
-    stem += "" if options.precision == "fp32" else f"_{options.precision}"
-    files = {name: folder / f"{stem}{FORMATS[name].suffix}" for name in options.format}
+    files = {name: folder / f"{stem_of(options)}{FORMATS[name].suffix}" for name in formats}
     return Plan(files, images, good)
 
 
+def check_size(options: argparse.Namespace) -> list[str]:
+    """Return what is wrong with the size of images that is asked for."""
+    if options.fixed_size is None:
+        return []
+    faults = ["--fixed_size and --without_resize exclude each other"] * options.without_resize
+    if not all(0 < side <= MOST_SIDE for side in options.fixed_size):
+        faults.append(f"--fixed_size: a side must be of 1 to {MOST_SIDE} pixels")
+    return faults
+
+
+def stem_of(options: argparse.Namespace) -> str:
+    """Return a file's name without its suffix: what it is, where that is not the usual."""
+    parts = ["without_resize"] if options.without_resize else []
+    parts += ["{}x{}".format(*options.fixed_size)] if options.fixed_size else []
+    parts += [options.precision] if options.precision != "fp32" else []
+    parts += {"": [], "cpu": ["compiled"], "cuda": ["compiled_cuda"]}[options.compiled]
+    return "_".join(["detector", *parts])
+
+
 def describe(
-    predictor: TrainedPredictor, graph: ScoringGraph, precision: str, source: Path
+    predictor: TrainedPredictor, graph: ScoringGraph, options: argparse.Namespace
 ) -> Description:
     """Return what the file is to say of itself. Raises InputError for what cannot say it."""
     detector, about = predictor.detector, predictor.about
     if predictor.false_alarm_rate is None:
         raise InputError(
-            f"{source} is of an earlier version, which kept no good images' scores: train it again "
-            "with --overwrite"
+            f"{options.detector} is of an earlier version, which kept no good images' scores: "
+            "train it again with --overwrite"
         )
     return Description(
         predictor.size,
@@ -120,32 +151,42 @@ def describe(
         predictor.map_threshold,
         predictor.false_alarm_rate,
         tuple(detector.good_scores[0].tolist()),
-        precision,
+        options.precision,
         about.get("dataset", ""),
         about.get("subdataset", ""),
         about.get("version", ""),
+        graph.fixed_size,
+        options.compiled,
     )
 
 
 def main(options: argparse.Namespace) -> int:
-    """Write each file; compare it with the detector if that is asked for."""
+    """Write each file; compare it with the detector if that is asked for.
+
+    A format that fails does not stop the others.
+    """
     plan = prepare(options)
     rate = options.false_alarm_rate
     predictor = load_detector(options.detector, "cpu", "fp32", rate)
-    graph = ScoringGraph(predictor.detector, predictor.size, not options.without_resize).eval()
-    description = describe(predictor, graph, options.precision, options.detector)
-    close = True
+    fixed = options.fixed_size and tuple(options.fixed_size)
+    resizes = not options.without_resize
+    graph = ScoringGraph(predictor.detector, predictor.size, resizes, fixed).eval()
+    description = describe(predictor, graph, options)
+    close, faults = True, []
     for name, path in plan.files.items():
-        FORMATS[name].write(graph, description, path, plan.good)
-        say(f"wrote {path}: {path.stat().st_size / 1e6:.1f} MB")
-        if plan.images:
-            close &= check(predictor, path, plan.images)
+        with noted(faults):
+            FORMATS[name].write(graph, description, path, plan.good)
+            say(f"wrote {path}: {path.stat().st_size / 1e6:.1f} MB")
+            if plan.images:
+                close &= check(predictor, path, plan.images)
+    report_faults(faults)
     return 0 if close else 1
 
 
 def check(predictor: TrainedPredictor, path: Path, images: list[Path]) -> bool:
     """Print how far a file is from its detector; return whether that is close."""
-    found = compare(predictor, load_exported(path), images)
+    found = compare(predictor, load_exported(path, trusted=True), images)  # it is our own
+    print(f"file              {path}")
     print(f"images            {found.images}")
     print(f"score differs by  {found.score:.2g} of good images' spread (goal {SCORE_GOAL:g})")
     print(f"map differs by    {found.anomaly_map:.2g} (goal {MAP_GOAL:g})")

@@ -18,7 +18,7 @@ from evaluation.maps import check_maps
 from evaluation.tables import FORMATS, Results, print_by_expert, print_tables, write_csv
 from models.detector import THRESHOLDS
 from models.experts import COMBINED, SCORED
-from prediction.exported import add_runtime_option, is_exported
+from prediction.exported import add_exported_options, is_exported
 from prediction.measured import evaluate_files, named, tell
 from scoring.thresholds import set_thresholds
 from utils.commands import run_command
@@ -80,7 +80,7 @@ def get_parser() -> Parser:
     add_labelling_options(parser)
     as_trained = "that of the training where the hardware can"
     add_machine_options(parser, workers=os.cpu_count(), auto=as_trained)
-    add_runtime_option(parser)
+    add_exported_options(parser)
     add_speed_options(parser, trains=False)
     return parser
 

@@ -14,7 +14,7 @@ from pathlib import Path
 from data.ignored import read_region
 from data.samples import InputError, noted, report_faults
 from prediction.changes import follow
-from prediction.exported import add_runtime_option
+from prediction.exported import add_exported_options
 from prediction.inputs import Places, check_apart, check_results, check_source, find_images
 from prediction.journal import FILES, journal_file, open_journal
 from prediction.output import Output
@@ -89,7 +89,7 @@ def get_parser() -> Parser:
     parser.add_argument("--fail_on_anomaly", action="store_true", help=text)
     as_trained = "that of the training where the hardware can"
     add_machine_options(parser, workers=os.cpu_count(), auto=as_trained)
-    add_runtime_option(parser)
+    add_exported_options(parser)
     add_speed_options(parser, trains=False)
     return parser
 
@@ -175,7 +175,15 @@ def main(options: argparse.Namespace) -> int:
     """Score all that is meant; what cannot be read does not stop the others."""
     output = Output(options.maps, options.pictures)
     source = prepare(options, output)
-    names = ("device", "device_gpu", "precision", "compile", "scoring_batch_size", "runtime")
+    names = (
+        "device",
+        "device_gpu",
+        "precision",
+        "compile",
+        "scoring_batch_size",
+        "runtime",
+        "trusted",
+    )
     chosen = {name: getattr(options, name) for name in (*names, "false_alarm_rate", "ignore")}
     predictor = load_detector(options.detector, **chosen)
     columns = columns_of(predictor, bool(options.drift))

@@ -43,10 +43,13 @@ class Description(NamedTuple):
     dataset: str
     category: str
     version: str  # of the program
+    fixed_size: Size | None = None  # height, width that images must have; None: see `resizes`
+    compiled: str = ""  # for which kind of device: cpu or cuda; "": for none
 
     def texts(self) -> dict[str, str]:
         """Return a text for each key: words as they are, all else as JSON."""
-        size = "any height and width" if self.resizes else "{} x {} pixels".format(*self.image_size)
+        taken = self.fixed_size or (None if self.resizes else self.image_size)
+        size = "{} x {} pixels".format(*taken) if taken else "any height and width"
         said = {"layout": LAYOUT, INPUT: f"uint8 (N, H, W, 3), RGB, {size}"}
         said |= {k: text for k, text in OUTPUTS.items() if k != "experts" or self.experts}
         said |= {f"about.{key}": value for key, value in self._asdict().items()}
@@ -58,7 +61,7 @@ def read_description(texts: Mapping[str, str]) -> Description:
     """Return what `Description.texts` wrote. Raises ValueError or KeyError for anything else."""
     if texts.get("layout") != str(LAYOUT):
         raise ValueError(f"it is not of layout {LAYOUT}")
-    words = ("precision", "dataset", "category", "version")
+    words = ("precision", "dataset", "category", "version", "compiled")
     said = {name: texts[f"about.{name}"] for name in Description._fields}
     said = {name: text if name in words else json.loads(text) for name, text in said.items()}
     found = Description(**said)
@@ -68,15 +71,22 @@ def read_description(texts: Mapping[str, str]) -> Description:
     rising = found.good_scores == sorted(found.good_scores)
     if not (rising and 0 < len(found.good_scores) <= MOST_GOOD and 0 < found.false_alarm_rate < 1):
         raise ValueError("its good images' scores and its false-alarm rate cannot be")
-    height, width = found.image_size
-    if not all(isinstance(side, int) and 0 < side <= MOST_SIDE for side in (height, width)):
-        raise ValueError(f"it sees images of {height} x {width} pixels")
+    image_size, fixed_size = size_of(found.image_size), found.fixed_size
     if found.bits not in DEPTHS or not isinstance(found.resizes, bool):
         raise ValueError("it does not say which images it takes")
     if not all(isinstance(name, str) for name in found.experts):
         raise ValueError("its experts have no names")
     return found._replace(
-        image_size=(height, width),
+        image_size=image_size,
+        fixed_size=None if fixed_size is None else size_of(fixed_size),
         experts=tuple(found.experts),
         good_scores=tuple(found.good_scores),
     )
+
+
+def size_of(sides: list) -> Size:
+    """Return a size (height, width) that was read. Raises TypeError or ValueError for none."""
+    height, width = sides
+    if not all(isinstance(side, int) and 0 < side <= MOST_SIDE for side in (height, width)):
+        raise ValueError(f"it sees images of {height} x {width} pixels")
+    return height, width

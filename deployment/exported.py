@@ -13,6 +13,7 @@ from data.pictures import Picture, rgb_of
 from data.samples import ANOMALOUS, GOOD, InputError, require_file
 from deployment.description import OUTPUTS, read_description
 
+SHOWN = 200  # characters of what a runtime says
 MOST_BYTES = 2**31  # of an ONNX file: protobuf's limit
 # A tensor whose values lie in another file has an entry with the key "location", however its tag
 # (10) and length (8) are spelt. Source: onnx.proto, TensorProto; Protocol Buffers, varints.
@@ -55,7 +56,18 @@ class Exported:
 
         Raises InputError for a file that cannot be read, ValueError for what is no picture.
         """
-        return self.look(rgb_of(picture, self.description.bits))
+        return self.look(self.read(picture))
+
+    def read(self, picture: Picture) -> Image.Image:
+        """Return a picture as an RGB image; raises as `predict`, also for a size it cannot take."""
+        image, fixed = rgb_of(picture, self.description.bits), self.description.fixed_size
+        if fixed and fixed != (image.height, image.width):
+            name = picture if isinstance(picture, str | Path) else "the picture"
+            raise InputError(
+                f"{name} has {image.height} x {image.width} pixels, {self.path} takes only "
+                "{} x {}: export one without --fixed_size".format(*fixed)
+            )
+        return image
 
     def look(self, image: Image.Image) -> Result:
         """Return what the detector says of an RGB image."""
@@ -86,6 +98,11 @@ class Exported:
                     "written by export.py"
                 )
         return found
+
+
+def said_by(error: Exception) -> str:
+    """Return what an error says, short and as one line."""
+    return " ".join(str(error).split())[:SHOWN]
 
 
 def required(package: str, file: str) -> ModuleType:

@@ -7,6 +7,7 @@ from typing import NamedTuple
 from deployment.description import Description
 from deployment.graph import ScoringGraph
 from deployment.onnx_file import check_onnx, write_onnx
+from deployment.torch_file import write_torch
 
 
 class Good(NamedTuple):
@@ -28,4 +29,5 @@ class Format(NamedTuple):
 
 FORMATS = {
     "onnx": Format(".onnx", "ONNX Runtime, OpenVINO, TensorRT", ("fp32",), check_onnx, write_onnx),
+    "torch": Format(".pt2", "PyTorch", ("fp32", "bf16"), lambda: None, write_torch),
 }

@@ -7,11 +7,10 @@ import torch
 
 from data.samples import InputError
 from deployment.description import INPUT, OUTPUTS, Description
-from deployment.graph import ScoringGraph
+from deployment.graph import ScoringGraph, expressing, traced
 from utils.files import written_aside
 
 OPSET = 18  # the oldest that torch writes by itself
-EXAMPLE = (2, 67, 71)  # images, height, width: none is special, all may differ
 
 
 def check_onnx() -> None:
@@ -25,30 +24,18 @@ def check_onnx() -> None:
 
 
 def write_onnx(graph: ScoringGraph, description: Description, path: Path, _: object) -> None:
-    """Write `graph` to `path`, whole or not at all: weights inside, nothing of this machine.
-
-    Numbers of images are free, and so are their sizes where the graph resizes.
-    """
+    """Write `graph` to `path`, whole or not at all: weights inside, nothing of this machine."""
     from onnx_ir.passes.common import ClearMetadataAndDocStringPass
 
-    number, *sides = EXAMPLE
-    free = {0: torch.export.Dim("N", min=1)}
-    if graph.resizes:
-        free |= {1: torch.export.Dim("H", min=1), 2: torch.export.Dim("W", min=1)}
-    else:
-        sides = graph.size
-    example = torch.zeros(number, *sides, 3, dtype=torch.uint8)
-    graph(example)  # makes constants, which a trace must not
     names = [name for name in OUTPUTS if name != "experts" or description.experts]
-    with warnings.catch_warnings(), torch.no_grad():
+    with expressing("onnx"), warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of torch's own ways
         program = torch.onnx.export(
-            graph,
-            (example,),
+            traced(graph),
             input_names=[INPUT],
             output_names=names,
+            dynamic_shapes=(graph.free,),  # as words, or the axes have no names
             opset_version=OPSET,
-            dynamic_shapes=(free,),
             dynamo=True,
             verbose=False,
         )

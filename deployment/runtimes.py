@@ -4,15 +4,16 @@ Nothing that is imported here needs torch: this folder and `data` are all of the
 machine needs which only scores.
 """
 
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 
 from data.samples import InputError
+from deployment.archive import check_archive
 from deployment.description import INPUT
-from deployment.exported import Arrays, Exported, content_of, required
+from deployment.exported import Arrays, Exported, content_of, required, said_by
 
-SHOWN = 200  # characters of what a runtime says
 # What ONNX Runtime computes with, and what with where that cannot.
 PROVIDERS = {
     "cpu": ("CPUExecutionProvider",),
@@ -84,8 +85,59 @@ def convolve_in_bf16(model) -> None:
     model.validate_nodes_and_infer_types()
 
 
-RUNTIMES = {"onnxruntime": OnnxRuntime, "openvino": OpenVino}
-USUAL = {".onnx": "onnxruntime"}  # suffix -> the runtime that is taken unless another is named
+class Torch(Exported):
+    """PyTorch, in the precision of the file; `device` is cpu or cuda, `threads` are the process's.
+
+    A file that was compiled runs on the kind of machine that it was compiled on.
+    """
+
+    def load(self, path: Path, device: str, precision: str, threads: int) -> dict[str, str]:
+        torch = required("torch", "requirements.txt")
+        if precision != "fp32":  # what is asked of no runtime in particular
+            raise InputError(f"PyTorch computes {path} as it was written, not in {precision}")
+        if device not in ("cpu", "cuda") or (device == "cuda" and not torch.cuda.is_available()):
+            raise InputError(
+                f"PyTorch's devices are cpu, and cuda where there is one: not {device}"
+            )
+        if threads:
+            torch.set_num_threads(threads)
+        check_archive(path)
+        self.torch, self.device = torch, device
+        self.model, texts = open_archive(path, device)
+        return texts
+
+    def run(self, images: np.ndarray) -> Arrays:
+        with self.torch.no_grad():
+            found = self.model(self.torch.from_numpy(np.array(images)).to(self.device))
+        return {name: values.cpu().numpy() for name, values in found.items()}
+
+
+def open_archive(path: Path, device: str) -> tuple[Callable, dict[str, str]]:
+    """Return what a .pt2 file runs, and its texts. Raises InputError for another machine's code."""
+    from torch.export.pt2_archive._package import load_pt2
+
+    found = load_pt2(str(path))
+    if "model" in found.exported_programs:
+        from torch.export.passes import move_to_device_pass
+
+        program = found.exported_programs["model"]
+        program = program if device == "cpu" else move_to_device_pass(program, device)
+        return program.module(), found.extra_files
+    from torch._inductor.codecache import get_device_information
+
+    model = found.aoti_runners["model"]
+    here, written = get_device_information(device), model.get_metadata()
+    for key, value in (here | {"AOTI_DEVICE_KEY": device}).items():
+        if written.get(key) != value:
+            raise InputError(
+                f"{path} was compiled for {written.get(key)}, not {value}: export it here"
+            )
+    return model, found.extra_files
+
+
+RUNTIMES = {"onnxruntime": OnnxRuntime, "openvino": OpenVino, "torch": Torch}
+# suffix -> the runtime that is taken unless another is named
+USUAL = {".onnx": "onnxruntime", ".pt2": "torch"}
 
 
 def load_exported(
@@ -94,22 +146,29 @@ def load_exported(
     device: str = "cpu",
     precision: str = "fp32",
     threads: int = 0,
+    trusted: bool = False,
 ) -> Exported:
     """Open a file of export.py with one of RUNTIMES; 0 `threads` are as many as it likes.
 
     Without a `runtime` it is that of USUAL.
-    `device` and `precision` are the runtime's. Raises InputError when the file is missing, damaged,
-    or not one of ours, or the machine lacks what is asked for.
+    `device` and `precision` are the runtime's. A .pt2 file can do whatever a program can, so it has
+    to be `trusted`. Raises InputError when the file is missing, damaged, or not one of ours, or the
+    machine lacks what is asked for.
     """
     runtime = runtime or USUAL.get(Path(path).suffix, "onnxruntime")
     if runtime not in RUNTIMES:
         raise InputError(f"there is no runtime {runtime}: choose {' or '.join(RUNTIMES)}")
+    if runtime == "torch" and not trusted:  # PyTorch evaluates what is in it, and runs its code
+        raise InputError(
+            f"{path} can do whatever a program can: if it is your own, say --trusted, or "
+            "load_exported(..., trusted=True)"
+        )
     try:
         return RUNTIMES[runtime](Path(path), device, precision, threads)
     except InputError:
         raise
     except Exception as error:  # a runtime fails in ways of its own
-        said = " ".join(str(error).split())[:SHOWN]
         raise InputError(
-            f"{path} is damaged, or was not written by export.py ({said}): export it again"
+            f"{path} is damaged, or was not written by export.py ({said_by(error)}): export it "
+            "again"
         ) from error

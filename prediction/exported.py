@@ -10,7 +10,7 @@ import torch
 from PIL import Image
 
 from data.images import in_background
-from data.pictures import Picture, rgb_of
+from data.pictures import Picture
 from data.samples import InputError
 from deployment.exported import Exported
 from deployment.runtimes import RUNTIMES, USUAL, load_exported
@@ -40,7 +40,7 @@ class ExportedPredictor(Predictor):
         if isinstance(images, list):
             return [self.predict(image) for image in images]
         path = Path(images) if isinstance(images, str | Path) else None
-        return self.judge(self.scored(path, rgb_of(images, self.bits)))
+        return self.judge(self.scored(path, self.exported.read(images)))
 
     def score_files(
         self, paths: list[Path], workers: int, unreadable: dict[Path, str]
@@ -54,7 +54,7 @@ class ExportedPredictor(Predictor):
     def decoded(self, unreadable: dict[Path, str], path: Path) -> Image.Image | None:
         """Return a file's RGB image; None, noted in `unreadable`, where it cannot be read."""
         try:
-            return rgb_of(path, self.bits)
+            return self.exported.read(path)
         except InputError as error:
             unreadable[path] = str(error)
             return None
@@ -77,12 +77,12 @@ def is_exported(path: Path) -> bool:
 def load_exported_detector(path: Path, options: argparse.Namespace) -> ExportedPredictor:
     """Open an exported file by the options of predict.py; raises as `load_exported`.
 
-    Its `runtime`, `device`, `precision` and `false_alarm_rate` matter: all else was settled when it
-    was written.
+    Its `runtime`, `device`, `precision`, `trusted` and `false_alarm_rate` matter: all else was
+    settled when it was written.
     """
     asked = {name: getattr(options, name) for name in ("device", "precision")}
     asked = {name: value for name, value in asked.items() if value != "auto"}
-    exported = load_exported(path, options.runtime, **asked)
+    exported = load_exported(path, options.runtime, trusted=options.trusted, **asked)
     return ExportedPredictor(exported, options.false_alarm_rate)
 
 
@@ -92,7 +92,9 @@ def check_trained(path: Path) -> None:
         raise InputError(f"{path} is an exported file: name the run that it was written from")
 
 
-def add_runtime_option(parser: argparse.ArgumentParser) -> None:
-    """Add --runtime."""
+def add_exported_options(parser: argparse.ArgumentParser) -> None:
+    """Add --runtime and --trusted."""
     text = "of an exported file; default: its format's own"
     parser.add_argument("--runtime", choices=RUNTIMES, help=text)
+    text = "the detector is a .pt2 of your own: such a file can do whatever a program can"
+    parser.add_argument("--trusted", action="store_true", help=text)

@@ -37,7 +37,7 @@ def evaluate_file(file: Path, options: argparse.Namespace) -> tuple[Run, dict] |
 
     None, and a note, where there are none. Nothing is kept: the run's results are its detector's.
     """
-    names = ("device", "device_gpu", "precision", "false_alarm_rate", "runtime")
+    names = ("device", "device_gpu", "precision", "false_alarm_rate", "runtime", "trusted")
     predictor = load_detector(file, **{name: getattr(options, name) for name in names})
     run, unreadable = run_of(file, predictor.about, options), {}
     category, _ = load_test_set(run, options)

@@ -77,6 +77,7 @@ def load_detector(
     scoring_batch_size: int | None = None,
     ignore: str | Path | None = None,
     runtime: str | None = None,
+    trusted: bool = False,
     **more,
 ) -> Predictor:
     """Read a detector: its file, a run's folder, an output folder with one run, or an exported one.
@@ -84,13 +85,15 @@ def load_detector(
     `device` and `precision` as in the options of predict.py, whose defaults are the same, as
     `scoring_batch_size`, images at once, `ignore`, a picture that is white where nobody is to look,
     and `more` of them. An exported file takes a `runtime`, its `device` and its `precision`, and
-    not `ignore` nor the rest, which it has settled. Raises InputError when the detector or that
+    not `ignore` nor the rest, which it has settled; one of PyTorch, which is a program, must be
+    `trusted`. Raises InputError when the detector or that
     picture cannot be read, or the machine lacks what is asked for.
     """
     if false_alarm_rate is not None and not 0 < false_alarm_rate < 1:
         raise InputError(f"false_alarm_rate must be above 0 and below 1, not {false_alarm_rate}")
     own = {"device": device, "precision": precision, "scoring_batch_size": scoring_batch_size}
-    own |= {"false_alarm_rate": false_alarm_rate, "ignore": ignore, "runtime": runtime}
+    own |= {"false_alarm_rate": false_alarm_rate, "ignore": ignore}
+    own |= {"runtime": runtime, "trusted": trusted}
     asked = argparse.Namespace(**{"device_gpu": None, "compile": "auto"} | own | more)
     report_faults(check_asked(Path(path), asked))
     if is_exported(Path(path)):

@@ -59,7 +59,7 @@ BEFORE["metrics.md"] = TRAINED
 AFTER = {
     "experts.md": ["output_statistics/results.csv", "output_three/demo.png"],
     "README.md": ["output/results.csv", "output/demo.png", "seen.csv", "seen/lot/001.png"],
-    "deploy.md": ["seen/lot/001.png", "deployed/detector_without_resize.onnx"],
+    "deploy.md": ["seen/lot/001.png", "deployed/detector_80x96.onnx"],
     "predict.md": [
         *("seen.csv", "seen.jsonl", "seen/a.png", "maps/line3/000.tiff", "new.safetensors"),
     ],

@@ -25,6 +25,7 @@ from utils.files import DAMAGED, read_about, read_tensors, save_tensors, written
 from utils.version import project_version
 
 FILE = "detector.safetensors"
+UNFINISHED = "checkpoint.safetensors"  # of a training, which may not have come to its detector
 SHOWN = 5  # detectors that are named where one of several is meant
 MOST_GOOD = 10**7  # held-out images, of which scores are kept
 
@@ -110,7 +111,7 @@ def keep_former(path: Path) -> Path:
 def find_detector(path: Path) -> Path:
     """Return the file of a detector: `path`, or the one in a run's folder or an output folder.
 
-    Raises InputError for a folder that holds none, or several.
+    Raises InputError for a folder that holds none, an unfinished one or several.
     """
     if not path.is_dir():
         return path
@@ -118,6 +119,11 @@ def find_detector(path: Path) -> Path:
         return path / FILE
     found = sorted(path.glob(f"trainings/*/[!.]*/{FILE}"))
     if not found:
+        begun = sorted([*path.glob(UNFINISHED), *path.glob(f"trainings/*/[!.]*/{UNFINISHED}")])
+        if begun:
+            raise InputError(
+                f"the training in {begun[0].parent} is not finished: go on with main.py --resume"
+            )
         raise InputError(f"{path} holds no {FILE}: train one with main.py, or name another folder")
     if len(found) > 1:
         names = ", ".join(str(file.parent) for file in found[:SHOWN])

@@ -1,5 +1,6 @@
 """export.py: one whole file that says what the detector says, or one line that says why not."""
 
+import resource
 import shutil
 import sys
 from pathlib import Path
@@ -27,11 +28,15 @@ pytestmark = pytest.mark.filterwarnings("ignore:.*at best")
 @pytest.mark.slow
 def test_all_experts_are_exported_and_agree(fused, product, capsys):
     capsys.readouterr()
-    assert run_export(fused.folder, "--check", product / "test" / "good") == 0
+    line = ["--format", "onnx", "torch", "--check", product / "test" / "good"]
+    assert run_export(fused.folder, *line) == 0
     said = capsys.readouterr().out
-    assert "images            2" in said
-    assert "other verdicts    0" in said
-    assert list(fused.exports_folder.iterdir()) == [fused.exports_folder / "detector.onnx"]
+    files = [fused.exports_folder / f"detector.{suffix}" for suffix in ("onnx", "pt2")]
+    assert sorted(fused.exports_folder.iterdir()) == files
+    for file, table in zip(files, said.split("file ")[1:], strict=True):
+        assert str(file) in table
+        assert "images            2" in table
+        assert "other verdicts    0" in table
 
 
 @pytest.mark.parametrize(("height", "width"), [(64, 64), (30, 200), (333, 41)])
@@ -165,12 +170,58 @@ def test_a_detector_that_kept_no_good_scores_is_refused(alone, tmp_path):
     assert [*tmp_path.iterdir()] == [path]
 
 
-def test_nothing_is_left_of_a_writing_that_fails(alone, monkeypatch, tmp_path):
+@pytest.mark.parametrize("error", [OSError(28, "No space left on device"), KeyboardInterrupt()])
+def test_nothing_is_left_of_a_writing_that_fails(alone, monkeypatch, tmp_path, error):
     def save(_, path, external_data):
         Path(path).write_bytes(b"half")
-        raise OSError(28, "No space left on device")
+        raise error
 
     monkeypatch.setattr("torch.onnx.ONNXProgram.save", save)
-    with pytest.raises(OSError, match="No space left"):
+    with pytest.raises(type(error)):
         run_export(alone.folder, "--out", tmp_path)
     assert not [*tmp_path.iterdir()]
+
+
+def test_a_full_disk_leaves_the_file_before_whole(alone, tmp_path):
+    former = tmp_path / "detector.pt2"
+    former.write_bytes(b"former")
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (2**20, limits[1]))  # bytes, less than a teacher
+    try:
+        with pytest.raises(OSError, match="File too large") as error:
+            run_export(alone.folder, "--format", "torch", "--out", tmp_path)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert error.value.filename == str(former)
+    assert former.read_bytes() == b"former"
+    assert [*tmp_path.iterdir()] == [former]
+
+
+def test_a_format_that_fails_leaves_the_others_whole(
+    alone, exported, monkeypatch, tmp_path, capsys
+):
+    def fail(*_, **__):
+        raise RuntimeError("no function\nfor aten::sort")
+
+    monkeypatch.setattr("torch.onnx.export", fail)
+    with pytest.raises(InputError) as error:
+        run_export(alone.folder, "--format", "onnx", "onnx", "torch", "--out", tmp_path)
+    (said,) = error.value.args
+    assert said.startswith(
+        "--format onnx cannot express this detector (no function for aten::sort)"
+    )
+    assert [*tmp_path.iterdir()] == [tmp_path / "detector.pt2"]
+    assert f"wrote {tmp_path / 'detector.pt2'}" in capsys.readouterr().err
+    monkeypatch.setattr("torch.export.export", fail)
+    with pytest.raises(InputError, match="--format torch cannot express"):
+        run_export(alone.folder, "--format", "torch", "--out", tmp_path / "new")
+    assert not (tmp_path / "new").exists()
+
+
+def test_an_unfinished_run_is_told(alone, tmp_path):
+    folder = tmp_path / "trainings" / "folder" / "bolt"
+    folder.mkdir(parents=True)
+    (folder / "checkpoint.safetensors").write_bytes(b"")
+    for source in (folder, tmp_path):
+        with pytest.raises(InputError, match=r"bolt is not finished: go on with main\.py"):
+            run_export(source)

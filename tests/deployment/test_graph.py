@@ -7,7 +7,7 @@ from PIL import Image
 from scipy import stats
 
 from data.images import resize
-from deployment.graph import BASE, ScoringGraph, resized, weights
+from deployment.graph import BASE, ScoringGraph, digits, resized, weights
 from scoring.scorer import Scorer
 from tests.conftest import disagreeing_detector
 from utils.devices import Compute
@@ -29,7 +29,7 @@ def photograph(height: int, width: int) -> np.ndarray:
 def test_images_are_resized_as_by_pil_up_and_down(source, size):
     image = photograph(*source)
     pil = Image.fromarray(image).resize(size[::-1], Image.Resampling.BILINEAR)
-    ours = resized(torch.from_numpy(image).permute(2, 0, 1)[None].float(), size)
+    ours = resized(torch.from_numpy(image).permute(2, 0, 1)[None].float(), digits(source, size))
     assert np.array_equal(ours[0].permute(1, 2, 0).numpy(), np.asarray(pil))
 
 

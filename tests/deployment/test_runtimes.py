@@ -12,12 +12,13 @@ from PIL import Image
 
 from data.samples import InputError
 from deployment.description import Description, read_description
-from deployment.runtimes import RUNTIMES, convolve_in_bf16, load_exported
+from deployment.runtimes import convolve_in_bf16, load_exported
 from prediction.predictor import load_detector
 from tests.conftest import REPOSITORY, deep
 from tests.prediction.conftest import rgb
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*at best")
+RUNTIMES = ("onnxruntime", "openvino")  # that read ONNX
 WITHOUT_TORCH = """
 import sys
 
@@ -129,6 +130,7 @@ LIES = {
     "about.bits": ["7"],
     "about.experts": ["[1]", "3"],
     "about.resizes": ["2"],
+    "about.fixed_size": ["[0, 64]", "64", None],
 }
 
 
