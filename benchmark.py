@@ -13,11 +13,18 @@ import warnings
 from collections.abc import Callable
 from typing import NamedTuple
 
+from benchmarks.deployment import add_deployment_options, benchmark_deployment, check_deployment
 from benchmarks.evaluation import benchmark_evaluation
 from benchmarks.inference import benchmark_inference
 from benchmarks.machine import machine
 from benchmarks.prediction import benchmark_prediction
-from benchmarks.tables import print_evaluation, print_networks, print_prediction, print_thresholds
+from benchmarks.tables import (
+    print_deployment,
+    print_evaluation,
+    print_networks,
+    print_prediction,
+    print_thresholds,
+)
 from benchmarks.thresholds import benchmark_thresholds
 from benchmarks.training import benchmark_training
 from data.samples import report_faults
@@ -43,6 +50,7 @@ EXAMPLES = (
     "python3 benchmark.py evaluation --dataset mvtec_ad --mvtec_ad_path path/mvtec_ad "
     "--subdataset bottle --images 20",
     "python3 benchmark.py predict output/trainings/folder/my_product",
+    "python3 benchmark.py deployment --model_size small --formats onnx",
     "python3 benchmark.py thresholds output --good_images 10 20 50",
 )
 
@@ -234,6 +242,13 @@ COMMANDS = {
         check_predict,
         on_machine(benchmark_prediction),
         print_prediction,
+    ),
+    "deployment": Command(
+        "exported files, from the decoded picture to its map, beside torch: rate, start, memory",
+        add_deployment_options,
+        check_deployment,
+        on_machine(benchmark_deployment),
+        print_deployment,
     ),
     "thresholds": Command(
         "good images that alarm, against what the false-alarm rate promises",

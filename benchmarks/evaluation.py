@@ -14,7 +14,8 @@ import cv2
 import numpy as np
 import tifffile
 
-from benchmarks.machine import in_fresh_process, peak_memory
+from benchmarks.machine import in_fresh_process
+from benchmarks.memory import peak_memory
 from benchmarks.timing import spread
 from data.catalog import find_root, read_category
 from data.images import image_size

@@ -2,14 +2,17 @@
 
 import os
 import platform
+from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import suppress
 from multiprocessing import get_context
 from pathlib import Path
 
+import numpy as np
 import torch
 from torch.nn import functional as F
 
+from benchmarks.memory import peak_memory
 from benchmarks.timing import repeated, time_blocks
 from evaluation.evaluation import versions
 from utils.devices import Compute
@@ -35,19 +38,6 @@ def machine(compute: Compute | None = None) -> dict:
 def speed_settings(compute: Compute) -> dict[str, str]:
     """Return how a detector computed."""
     return {"precision": compute.precision, "compile": compute.compiler}
-
-
-def peak_memory() -> int:
-    """Return the most memory in bytes that this process had resident."""
-    status = Path("/proc/self/status")
-    if status.is_file():  # getrusage would count what the parent had before it started this one
-        line = next(
-            x for x in status.read_text(encoding="utf-8").splitlines() if x.startswith("VmHWM")
-        )
-        return 1024 * int(line.split()[1])
-    import resource  # not on Windows
-
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss  # bytes on macOS
 
 
 def in_fresh_process(function, *arguments):
@@ -89,3 +79,41 @@ def matmul_rate(compute: Compute) -> float:
     time_blocks(ways, compute.device, 2, 1, 1)
     seconds = time_blocks(ways, compute.device, 0, 1, MATRIX_REPEATS)
     return 2 * side**3 / min(s for blocks in seconds.values() for s in blocks)
+
+
+def int8_rate(threads: int) -> float:
+    """Return the operations a second of a large square product of int8, the best of several.
+
+    By torch and, where it is installed, by OpenVINO, since either may be poor on a machine.
+    """
+    side = MATRIX_SIDES["cpu"]
+    a, b = (torch.randint(-128, 128, (side, side), dtype=torch.int8) for _ in range(2))
+    ways = {"torch": repeated(lambda: torch._int_mm(a, b))}
+    with suppress(ImportError):
+        ways["openvino"] = repeated(openvino_product(a.numpy(), threads))
+    device = torch.device("cpu")
+    time_blocks(ways, device, 2, 1, 1)
+    seconds = time_blocks(ways, device, 0, 1, MATRIX_REPEATS)
+    return 2 * side**3 / min(s for blocks in seconds.values() for s in blocks)
+
+
+def openvino_product(weights: np.ndarray, threads: int) -> Callable[[], object]:
+    """Return what multiplies bytes by `weights`, int8, in OpenVINO: as networks of INT8 do it.
+
+    Both sides of the product are rounded to 256 levels, which is what makes it one of int8.
+    """
+    import openvino
+    from openvino import opset13
+
+    def rounded(values, *ends: float):
+        return opset13.fake_quantize(values, *map(np.float32, 2 * ends), levels=256)
+
+    image = opset13.parameter(weights.shape, np.uint8)
+    levels = rounded(opset13.convert(image, "f32"), 0, 255)
+    scaled = opset13.multiply(opset13.convert(opset13.constant(weights), "f32"), np.float32(0.01))
+    product = rounded(opset13.matmul(levels, scaled, False, True), -1e4, 1e4)
+    model = openvino.Model([product], [image])
+    hints = {"INFERENCE_NUM_THREADS": threads}
+    request = openvino.Core().compile_model(model, "CPU", hints).create_infer_request()
+    request.set_input_tensor(openvino.Tensor(weights.view(np.uint8)))
+    return request.infer

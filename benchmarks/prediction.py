@@ -17,7 +17,8 @@ import numpy as np
 import torch
 from PIL import Image
 
-from benchmarks.machine import in_fresh_process, peak_memory, speed_settings
+from benchmarks.machine import in_fresh_process, speed_settings
+from benchmarks.memory import peak_memory
 from benchmarks.timing import spread
 from data.images import Size, image_size, in_background, load_image
 from prediction.exported import check_trained

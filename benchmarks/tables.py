@@ -99,6 +99,29 @@ def print_prediction(result: dict) -> None:
     print_table(["images", "peak memory, MiB"], body)
 
 
+def print_deployment(result: dict) -> None:
+    """Print a table for each detector, a row for each way to score by it."""
+    header = ["", "ms/image", "times torch bf16", "times published", "of matmul", "MB"]
+    header += ["first result, s", "peak, MiB", "score off by", "other verdicts"]
+    header += ["AUROC", "AUROC off by"]
+    detectors: dict[str, list[tuple]] = {}
+    for row in result["rows"]:
+        line = [row["what"], timing(row, "image")]
+        line += [spread(row, name) for name in ("times_torch_bf16", "times_published")]
+        line.append(f"{row['share_of_matmul']:.0%}")
+        if "file_bytes" in row:
+            line += [f"{row['file_bytes'] / 1e6:.1f}", spread(row, "first_result_seconds")]
+            line += [f"{row['peak_memory_bytes'] / 2**20:.0f}", f"{row['score_differs_by']:.2g}"]
+            line.append(str(row["other_verdicts"]))
+            aurocs = row["auroc"], row["auroc_differs_by"]
+            line += ["-" if own is None else f"{100 * own:.1f}" for own in aurocs]
+        name = f"{row['model_size']}, {row['experts']}"
+        detectors.setdefault(name, []).append((*line, *[""] * (len(header) - len(line))))
+    for name, body in detectors.items():
+        print(f"\n{name}")
+        print_table(header, body)
+
+
 def spread(row: dict, name: str) -> str:
     """Return a median with its spread."""
     return f"{row[name]:.2f} ({row[f'{name}_min']:.2f}-{row[f'{name}_max']:.2f})"

@@ -83,6 +83,13 @@ def test_json_is_one_object_with_the_figures_the_settings_and_the_machine(
     assert {"processor", "cores", "torch", "numpy"} <= set(result["machine"])
 
 
+@pytest.mark.parametrize("command", ["train", "inference", "evaluation", "deployment"])
+def test_the_demo_is_measured_unless_a_dataset_is_named(command):
+    assert parse(benchmark.get_parser(), [command]).dataset == "demo"
+    line = [command, "--mvtec_ad_path", "ad"]
+    assert parse(benchmark.get_parser(), line).dataset == "mvtec_ad"
+
+
 @pytest.fixture
 def bottle(tmp_path) -> list[str]:
     make_mvtec_ad(tmp_path / "ad", "bottle")

@@ -89,6 +89,8 @@ SMALLER = {
     "benchmark.py inference": "--image_size 64 --steps 1 --warm_up 4 --repeats 1",
     "benchmark.py evaluation": "--images 2 4 --repeats 1 --workers 1",
     "benchmark.py predict": "--drawn 2 --repeats 1 --memory 2 4 --workers 1",
+    "benchmark.py deployment": "--model_size small --detectors statistics --formats onnx "
+    "--image_size 64 --threads 1 --warm_up 0 --steps 1 --repeats 1 --starts 1",
     "benchmark.py thresholds": "--splits 3",
 }
 

@@ -56,7 +56,8 @@ def implied_dataset(parser: Parser, argv: list[str], tokens: list[str]) -> list[
     paths = path_options(parser, argv)
     if len(paths) != 1 and names_dataset(tokens):
         return []
-    paths = paths or path_options(parser, tokens)
+    if tokens:  # alone they are no command line of a script that has commands
+        paths = paths or path_options(parser, tokens)
     if len(paths) > 1:
         raise InputError(
             f"{' and '.join(paths.values())} are given: say which is meant with --dataset"
