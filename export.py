@@ -12,8 +12,9 @@ from typing import NamedTuple
 
 from data.samples import InputError, noted, report_faults
 from deployment.description import Description
-from deployment.formats import FORMATS, Good
+from deployment.formats import FORMATS
 from deployment.graph import ScoringGraph
+from deployment.quantisation import Good, check_nncf
 from deployment.runtimes import load_exported
 from prediction.agreement import MAP_GOAL, SCORE_GOAL, compare
 from prediction.inputs import find_images
@@ -82,6 +83,7 @@ def prepare(options: argparse.Namespace) -> Plan:
         folder = options.out or (run.exports_folder if run else detector.parent)
         stored = argparse.Namespace(unlabelled=None, labelled=None)
         if options.precision == "int8":
+            check_nncf()
             if run is None:
                 raise InputError(f"--precision int8 needs the good images of {detector}: its run")
             category = load_category(run, stored)[0]

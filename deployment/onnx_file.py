@@ -25,7 +25,15 @@ def check_onnx() -> None:
 
 
 def write_onnx(graph: ScoringGraph, description: Description, path: Path, _: object) -> None:
-    """Write `graph` to `path`, whole or not at all: weights inside, nothing of this machine.
+    """Write `graph` to `path`, whole or not at all: weights inside, nothing of this machine."""
+    program = traced(graph, bool(description.experts))
+    program.model.metadata_props.update(description.texts())
+    with written_aside(path) as aside:
+        program.save(aside, external_data=False)
+
+
+def traced(graph: ScoringGraph, experts: bool) -> "torch.onnx.ONNXProgram":
+    """Return `graph` in ONNX: with scores of `experts` or not, nothing of this machine.
 
     Numbers of images are free, and so are their sizes where the graph resizes.
     """
@@ -39,20 +47,17 @@ def write_onnx(graph: ScoringGraph, description: Description, path: Path, _: obj
         sides = graph.size
     example = torch.zeros(number, *sides, 3, dtype=torch.uint8)
     graph(example)  # makes constants, which a trace must not
-    names = [name for name in OUTPUTS if name != "experts" or description.experts]
     with warnings.catch_warnings(), torch.no_grad():
         warnings.simplefilter("ignore")  # of torch's own ways
         program = torch.onnx.export(
             graph,
             (example,),
             input_names=[INPUT],
-            output_names=names,
+            output_names=[name for name in OUTPUTS if name != "experts" or experts],
             opset_version=OPSET,
             dynamic_shapes=(free,),
             dynamo=True,
             verbose=False,
         )
     ClearMetadataAndDocStringPass()(program.model)  # paths of source files among them
-    program.model.metadata_props.update(description.texts())
-    with written_aside(path) as aside:
-        program.save(aside, external_data=False)
+    return program

@@ -10,9 +10,17 @@ import numpy as np
 
 from data.samples import InputError
 from deployment.description import INPUT
-from deployment.exported import Arrays, Exported, content_of, required
+from deployment.exported import (
+    REQUIREMENTS,
+    Arrays,
+    Exported,
+    content_of,
+    contents_of,
+    required,
+)
 
 SHOWN = 200  # characters of what a runtime says
+BEHIND = ("Add", "Relu", "AvgPool")  # a convolution, computed with it
 # What ONNX Runtime computes with, and what with where that cannot.
 PROVIDERS = {
     "cpu": ("CPUExecutionProvider",),
@@ -49,13 +57,17 @@ class OnnxRuntime(Exported):
 
 
 class OpenVino(Exported):
-    """OpenVINO, in fp32 or bf16; `device` is any that it knows, such as cpu or gpu."""
+    """OpenVINO, of its own files or ONNX; `device` is any that it knows, such as cpu or gpu.
+
+    `precision` is fp32, which leaves a file as it is, or bf16 for its convolutions.
+    """
 
     def load(self, path: Path, device: str, precision: str, threads: int) -> dict[str, str]:
         if precision not in ("fp32", "bf16"):
             raise InputError(f"OpenVINO computes in fp32 or bf16 here: not in {precision}")
-        core = required("openvino", "requirements-openvino.txt").Core()
-        model = core.read_model(content_of(path))
+        core = required("openvino", REQUIREMENTS).Core()
+        files = contents_of(path) if path.suffix == ".xml" else (content_of(path),)
+        model = core.read_model(*files)
         if precision == "bf16":
             convolve_in_bf16(model)
         # else it would compute all in bf16 where the hardware does, resizing and distances included
@@ -70,22 +82,44 @@ class OpenVino(Exported):
 
 
 def convolve_in_bf16(model) -> None:
-    """Let an openvino.Model compute its convolutions in bf16, and all else as before."""
-    from openvino import opset13
+    """Let an openvino.Model compute its convolutions in bf16, and all else as before.
 
+    With what is between two of them: else values would be written as fp32 and read again. Those of
+    which something is quantised stay.
+    """
+    lowered = set()
     for node in model.get_ordered_ops():
-        if node.get_type_name() == "Convolution":
-            readers = node.output(0).get_target_inputs()
-            for value in node.inputs():
-                lower = opset13.convert(value.get_source_output(), "bf16")
-                value.replace_source_output(lower.output(0))
-            for reader in readers:
-                reader.replace_source_output(opset13.convert(node.output(0), "f32").output(0))
+        sources = [value.get_source_output() for value in node.inputs()]
+        inside = [source.get_node().get_friendly_name() in lowered for source in sources]
+        kinds = {source.get_node().get_type_name() for source in sources}
+        begins = node.get_type_name() == "Convolution" and "FakeQuantize" not in kinds
+        if begins or (node.get_type_name() in BEHIND and inside[0]):
+            lowered.add(node.get_friendly_name())
+        elif not any(inside):
+            continue
+        wanted = "bf16" if node.get_friendly_name() in lowered else "f32"
+        for value, source in zip(node.inputs(), sources, strict=True):
+            if source.get_element_type().to_string() in ("f32", "bf16"):
+                value.replace_source_output(cast(source, wanted))
+        node.validate_and_infer_types()
     model.validate_nodes_and_infer_types()
 
 
+def cast(output, kind: str):
+    """Return an openvino.Output in another precision; a constant is stored in it."""
+    from openvino import Type, opset13
+
+    node = output.get_node()
+    if node.get_type_name() == "Constant":
+        return opset13.constant(node.data, dtype=getattr(Type, kind)).output(0)
+    return opset13.convert(output, kind).output(0)
+
+
 RUNTIMES = {"onnxruntime": OnnxRuntime, "openvino": OpenVino}
-USUAL = {".onnx": "onnxruntime"}  # suffix -> the runtime that is taken unless another is named
+USUAL = {
+    ".onnx": "onnxruntime",
+    ".xml": "openvino",
+}  # suffix -> the runtime that is taken unless another is named
 
 
 def load_exported(
