@@ -16,7 +16,7 @@ from deployment.formats import FORMATS
 from deployment.graph import ScoringGraph
 from deployment.quantisation import Good, check_nncf
 from deployment.runtimes import load_exported
-from prediction.agreement import MAP_GOAL, SCORE_GOAL, compare
+from prediction.agreement import GOALS, compare
 from prediction.inputs import find_images
 from prediction.predictor import Predictor, load_detector
 from utils.commands import run_command, say
@@ -145,12 +145,13 @@ def main(options: argparse.Namespace) -> int:
 
 def check(predictor: Predictor, path: Path, images: list[Path]) -> bool:
     """Print how far a file is from its detector; return whether that is close."""
-    found = compare(predictor, load_exported(path), images)
+    exported = load_exported(path)
+    found, goals = compare(predictor, exported, images), GOALS[exported.description.precision]
     print(f"images            {found.images}")
-    print(f"score differs by  {found.score:.2g} of good images' spread (goal {SCORE_GOAL:g})")
-    print(f"map differs by    {found.anomaly_map:.2g} (goal {MAP_GOAL:g})")
-    print(f"other verdicts    {found.verdicts} (goal 0)")
-    return found.is_close
+    print(f"score differs by  {found.score:.2g} of good images' spread (goal {goals.score:g})")
+    print(f"map differs by    {found.anomaly_map:.2g} (goal {goals.anomaly_map:g})")
+    print(f"other verdicts    {found.verdicts} (goal {goals.verdicts:g})")
+    return found.is_close(goals)
 
 
 if __name__ == "__main__":

@@ -178,9 +178,10 @@ def test_int8_needs_the_runs_good_images(alone, tmp_path):
         run_export(lone, "--format", "openvino", "--precision", "int8")
 
 
-BOMB = '<!DOCTYPE net [<!ENTITY a "aaaaaaaaaa">%s]><net name="&z;" version="11"/>' % "".join(
+ENTITIES = "".join(
     f'<!ENTITY {chr(98 + i)} "{f"&{chr(97 + i)};" * 10}">' for i in range(25)
-)
+)  # the last is ten to the 26th letters
+BOMB = f'<!DOCTYPE net [<!ENTITY a "aaaaaaaaaa">{ENTITIES}]><net name="&z;" version="11"/>'
 
 
 def copied(files, folder):
