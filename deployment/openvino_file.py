@@ -36,7 +36,7 @@ def write_openvino(
     model = converted(graph, description)
     if description.precision == "int8":
         model = quantised(model, graph, good)
-    if description.precision != "fp32":
+    if description.precision == "bf16":
         convolve_in_bf16(model)
     for index, node in enumerate(model.get_ordered_ops()):  # its own names count on and on
         if node.get_type_name() not in ("Parameter", "Result"):

@@ -6,6 +6,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from deployment.description import spread_of
 from deployment.exported import Exported
 from prediction.predictor import Predictor
 from utils.progress import progress
@@ -38,8 +39,7 @@ class Agreement(NamedTuple):
 def compare(predictor: Predictor, exported: Exported, paths: list[Path]) -> Agreement:
     """Compare what a detector and its exported file say of image files."""
     scores, maps, verdicts = [], [], 0
-    good = exported.description.good_scores
-    spread = np.std(good) or abs(good[0])  # a single image has none
+    spread = spread_of(exported.description.good_scores)
     for path in progress("comparing", len(paths), "image", paths):
         ours, theirs = exported.predict(path), predictor.predict(path)
         scores.append(abs(ours.score - theirs.score) / max(spread, abs(theirs.score)))
