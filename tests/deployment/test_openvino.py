@@ -2,16 +2,17 @@
 
 import shutil
 import sys
+from functools import reduce
 
 import numpy as np
 import openvino
 import pytest
+from openvino import opset13
 
 import predict
 from data.samples import InputError
 from deployment import quantisation
 from deployment.runtimes import load_exported
-from models.experts import EXPERTS
 from prediction.predictor import load_detector
 from tests.deployment.conftest import run_export
 from tests.prediction.conftest import MACHINE, rgb, rows_of
@@ -98,11 +99,33 @@ def test_teacher_and_student_read_the_same_image_and_their_difference_is_kept(fu
     found = ours.predict(product / "test" / "stain" / "001.png").anomaly_map
     exact = theirs.predict(product / "test" / "stain" / "001.png").anomaly_map
     assert found == pytest.approx(exact, rel=0.5, abs=0.5)
-    rises = [
-        [ours.predict(path).experts[name] - theirs.predict(path).experts[name] for name in EXPERTS]
-        for path in sorted((product / "train" / "good").iterdir())
+
+
+def scoring(experts, risen):
+    """Make a model of experts whose scores are multiples of an image's mean, some risen."""
+    image = opset13.parameter([-1, -1, -1, 3], np.uint8)
+    mean = opset13.reduce_mean(opset13.convert(image, "f32"), opset13.constant([1, 2, 3]))
+    own = [
+        opset13.add(opset13.multiply(mean, opset13.constant(np.float32(k))), np.float32(risen * k))
+        for k in range(1, experts + 1)
     ]
-    assert np.abs(np.mean(rises, 0)).max() < 0.1
+    columns = [opset13.unsqueeze(score, opset13.constant(1)) for score in own]
+    stack = opset13.concat(columns, 1) if experts > 1 else columns[0]
+    ends = {"score": reduce(opset13.add, own), "experts": stack}
+    for name, end in ends.items():
+        end.output(0).set_names({name})
+    image.output(0).set_names({"image"})
+    return openvino.Model([*ends.values()], [image])
+
+
+@pytest.mark.parametrize("experts", [1, 3])
+def test_experts_that_rose_are_levelled_and_so_is_the_score_of_all(experts):
+    images = [np.full((1, 4, 4, 3), value, np.uint8) for value in (10, 60)]
+    exact, risen = scoring(experts, 0), scoring(experts, 5)
+    quantisation.level(exact, risen, images)
+    found, expected = (quantisation.outputs(model, images) for model in (risen, exact))
+    for ours, theirs in zip(found, expected, strict=True):
+        assert ours == pytest.approx(theirs)
 
 
 def test_without_its_own_centre_a_quantised_composition_finds_good_images_strange(
