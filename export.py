@@ -86,6 +86,7 @@ def prepare(options: argparse.Namespace) -> Plan:
             check_nncf()
             if run is None:
                 raise InputError(f"--precision int8 needs the good images of {detector}: its run")
+        if options.precision != "fp32" and run:
             category = load_category(run, stored)[0]
             good = Good(*([s.image for s in of] for of in (category.train, category.validation)))
         if options.check:

@@ -9,7 +9,7 @@ from deployment.description import Description
 from deployment.exported import REQUIREMENTS, required
 from deployment.graph import ScoringGraph
 from deployment.onnx_file import check_onnx, traced
-from deployment.quantisation import Good, quantised
+from deployment.quantisation import Good, quantised, settle
 from deployment.runtimes import convolve_in_bf16
 from utils.files import written_aside
 
@@ -37,7 +37,10 @@ def write_openvino(
     if description.precision == "int8":
         model = quantised(model, graph, good)
     if description.precision == "bf16":
+        exact = model.clone()
         convolve_in_bf16(model)
+        if good:
+            settle(exact, model, graph, good)
     for index, node in enumerate(model.get_ordered_ops()):  # its own names count on and on
         if node.get_type_name() not in ("Parameter", "Result"):
             node.set_friendly_name(f"{node.get_type_name()}_{index}")
