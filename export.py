@@ -12,18 +12,19 @@ from typing import NamedTuple
 
 from data.samples import InputError, noted, report_faults
 from deployment.description import MOST_SIDE, Description
-from deployment.formats import FORMATS, Good
+from deployment.formats import FORMATS
 from deployment.graph import ScoringGraph
+from deployment.quantisation import Good, check_nncf
 from deployment.runtimes import load_exported
 from deployment.torch_file import check_compiler
-from prediction.agreement import MAP_GOAL, SCORE_GOAL, compare
+from prediction.agreement import GOALS, compare
 from prediction.exported import check_trained
 from prediction.inputs import find_images
 from prediction.predictor import TrainedPredictor, load_detector
 from utils.commands import run_command, say
 from utils.detectors import find_detector
 from utils.files import user_path
-from utils.labelling import load_category
+from utils.labelling import load_test_set
 from utils.options import Parser, add_detector_argument, add_false_alarm_option
 from utils.recipe import check_false_alarm_rate
 from utils.runs import run_around
@@ -98,14 +99,16 @@ def prepare(options: argparse.Namespace) -> Plan:
         folder = options.out or (run.exports_folder if run else detector.parent)
         stored = argparse.Namespace(unlabelled=None, labelled=None)
         if options.precision == "int8":
+            check_nncf()
             if run is None:
                 raise InputError(f"--precision int8 needs the good images of {detector}: its run")
-            category = load_category(run, stored)[0]
+        if run and options.precision != "fp32" and "openvino" in formats:
+            category = load_test_set(run, stored)[0]
             good = Good(*([s.image for s in of] for of in (category.train, category.validation)))
         if options.check:
             images = [*find_images(options.check)]
         elif options.check is not None:
-            images = [s.image for s in load_category(run, stored)[0].scored] if run else []
+            images = [s.image for s in load_test_set(run, stored)[0].scored] if run else []
             if not images:
                 raise InputError(f"--check: {detector} has no test images here: name some")
     report_faults(faults)
@@ -170,13 +173,17 @@ def main(options: argparse.Namespace) -> int:
     predictor = load_detector(options.detector, "cpu", "fp32", rate)
     fixed = options.fixed_size and tuple(options.fixed_size)
     resizes = not options.without_resize
-    graph = ScoringGraph(predictor.detector, predictor.size, resizes, fixed).eval()
+    graph = ScoringGraph(
+        predictor.detector, predictor.size, resizes, fixed, options.precision
+    ).eval()
     description = describe(predictor, graph, options)
     close, faults = True, []
     for name, path in plan.files.items():
         with noted(faults):
             FORMATS[name].write(graph, description, path, plan.good)
-            say(f"wrote {path}: {path.stat().st_size / 1e6:.1f} MB")
+            files = [path, path.with_suffix(".bin")] if name == "openvino" else [path]
+            size = sum(file.stat().st_size for file in files)
+            say(f"wrote {path}: {size / 1e6:.1f} MB")
             if plan.images:
                 close &= check(predictor, path, plan.images)
     report_faults(faults)
@@ -185,13 +192,14 @@ def main(options: argparse.Namespace) -> int:
 
 def check(predictor: TrainedPredictor, path: Path, images: list[Path]) -> bool:
     """Print how far a file is from its detector; return whether that is close."""
-    found = compare(predictor, load_exported(path, trusted=True), images)  # it is our own
+    exported = load_exported(path, trusted=True)  # it is our own
+    found, goals = compare(predictor, exported, images), GOALS[exported.description.precision]
     print(f"file              {path}")
     print(f"images            {found.images}")
-    print(f"score differs by  {found.score:.2g} of good images' spread (goal {SCORE_GOAL:g})")
-    print(f"map differs by    {found.anomaly_map:.2g} (goal {MAP_GOAL:g})")
-    print(f"other verdicts    {found.verdicts} (goal 0)")
-    return found.is_close
+    print(f"score differs by  {found.score:.2g} of good images' spread (goal {goals.score:g})")
+    print(f"map differs by    {found.anomaly_map:.2g} (goal {goals.anomaly_map:g})")
+    print(f"other verdicts    {found.verdicts} (goal {goals.verdicts:g})")
+    return found.is_close(goals)
 
 
 if __name__ == "__main__":

@@ -18,7 +18,9 @@ def main(file: str, picture: str, runtime: str, precision: str, threads: str) ->
     else:
         from deployment.runtimes import load_exported
 
-        detector = load_exported(file, runtime, "cpu", precision, int(threads), trusted=True)
+        detector = load_exported(
+            file, runtime, "cpu", precision or None, int(threads), trusted=True
+        )
     print(detector.predict(picture).score, flush=True)
     print(peak_memory())
 

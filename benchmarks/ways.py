@@ -29,8 +29,8 @@ ROOT = Path(__file__).parents[1]
 # What is trained: one step tells how fast networks are as well as many do.
 DETECTORS = {"statistics": 0, "all": 1}  # experts -> steps
 MORE = {"torch": (("--compiled",),)}  # format -> options by which export.py writes another, too
-# What else runs a file than the runtime of USUAL, and in which precision of its own.
-ALSO = {".onnx": (("openvino", "fp32"), ("openvino", "bf16"))}
+# What else runs a file than the runtime of USUAL, and in which precision if not the file's.
+ALSO = {".onnx": (("openvino", ""), ("openvino", "bf16"))}
 
 
 class Way(NamedTuple):
@@ -40,7 +40,7 @@ class Way(NamedTuple):
     precision: str  # of the networks
     file: Path | None = None
     runtime: str = ""  # of an exported file
-    loaded: str = ""  # the precision that it is opened in
+    loaded: str = ""  # the precision that it is opened in; of a file, its own where it is empty
 
 
 def threaded(options: argparse.Namespace) -> dict[str, str]:
@@ -123,10 +123,12 @@ def opened_ways(
     file: Path, name: str, precision: str, options: argparse.Namespace
 ) -> Iterator[tuple[str, Way]]:
     """Yield each runtime that opens a file of a precision; `name` is that of its format."""
-    for runtime, loaded in ((USUAL[file.suffix], "fp32"), *ALSO.get(file.suffix, ())):
-        shown = precision if loaded == "fp32" else loaded
+    for runtime, loaded in ((USUAL[file.suffix], ""), *ALSO.get(file.suffix, ())):
+        shown = loaded or precision
         called = f"{name} in {runtime} {shown}"
         with left_out(called):
-            exported = load_exported(file, runtime, "cpu", loaded, options.threads, trusted=True)
+            exported = load_exported(
+                file, runtime, "cpu", loaded or None, options.threads, trusted=True
+            )
             predictor = ExportedPredictor(exported, None)
             yield called, Way(judged(predictor), shown, file, runtime, loaded)

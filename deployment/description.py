@@ -5,7 +5,8 @@ It goes with graphs to machines without PyTorch, so nothing here needs it.
 
 import json
 import math
-from collections.abc import Mapping
+import statistics
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 from data.depth import DEPTHS
@@ -55,6 +56,11 @@ class Description(NamedTuple):
         said |= {f"about.{key}": value for key, value in self._asdict().items()}
         said["licence"] = LICENCE
         return {k: v if isinstance(v, str) else json.dumps(v) for k, v in said.items()}
+
+
+def spread_of(good_scores: Sequence[float]) -> float:
+    """Return the unit in which scores differ: good images' standard deviation; one has none."""
+    return float(statistics.pstdev(map(float, good_scores)) or abs(good_scores[0]) or 1)
 
 
 def read_description(texts: Mapping[str, str]) -> Description:

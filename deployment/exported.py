@@ -18,6 +18,8 @@ MOST_BYTES = 2**31  # of an ONNX file: protobuf's limit
 # A tensor whose values lie in another file has an entry with the key "location", however its tag
 # (10) and length (8) are spelt. Source: onnx.proto, TensorProto; Protocol Buffers, varints.
 EXTERNAL = re.compile(rb"(\x0a|\x8a\x80*\x00)(\x08|\x88\x80*\x00)location")
+MOST_XML = 2**26  # bytes of OpenVINO's text, which says what is done with the weights beside it
+REQUIREMENTS = "requirements-openvino.txt"
 Arrays = dict[str, np.ndarray]  # output -> its values for N images
 
 
@@ -38,12 +40,17 @@ class Result(NamedTuple):
 class Exported:
     """An exported file at work; a runtime's own class opens it, in `load`, and gives `run`."""
 
-    def __init__(self, path: Path, device: str, precision: str, threads: int):
+    lowers: tuple[str, ...] = ()  # precisions that the runtime makes of a higher one
+
+    def __init__(self, path: Path, device: str, precision: str | None, threads: int):
         self.path = path
         texts = self.load(path, device, precision, threads)
         self.description = read_description(texts)
+        written = self.description.precision
+        if precision not in (None, written, *self.lowers):
+            raise InputError(f"{path} is in {written}: export it in {precision}")
 
-    def load(self, path: Path, device: str, precision: str, threads: int) -> dict[str, str]:
+    def load(self, path: Path, device: str, precision: str | None, threads: int) -> dict[str, str]:
         """Make a file ready to run; return the texts of its description."""
         raise NotImplementedError
 
@@ -122,3 +129,16 @@ def content_of(path: Path) -> bytes:
     if b"location" in content and EXTERNAL.search(content):  # a second faster
         raise ValueError("it wants values from another file")
     return content
+
+
+def contents_of(path: Path) -> tuple[bytes, bytes]:
+    """Return the bytes of OpenVINO's file, and of its weights beside it; raises as `content_of`.
+
+    Handed over as bytes, it cannot name other weights.
+    """
+    weights = path.with_suffix(".bin")
+    for file, most in ((path, MOST_XML), (weights, MOST_BYTES)):
+        require_file(file)
+        if file.stat().st_size > most:
+            raise ValueError(f"{file.name} is larger than any that export.py writes")
+    return path.read_bytes(), weights.read_bytes()

@@ -7,14 +7,9 @@ from typing import NamedTuple
 from deployment.description import Description
 from deployment.graph import ScoringGraph
 from deployment.onnx_file import check_onnx, write_onnx
+from deployment.openvino_file import check_openvino, write_openvino
+from deployment.quantisation import Good
 from deployment.torch_file import write_torch
-
-
-class Good(NamedTuple):
-    """The good images of a run, by which a quantisation is chosen and judged: never test images."""
-
-    train: list[Path]
-    validation: list[Path]
 
 
 class Format(NamedTuple):
@@ -29,5 +24,8 @@ class Format(NamedTuple):
 
 FORMATS = {
     "onnx": Format(".onnx", "ONNX Runtime, OpenVINO, TensorRT", ("fp32",), check_onnx, write_onnx),
+    "openvino": Format(
+        ".xml", "OpenVINO", ("fp32", "bf16", "int8"), check_openvino, write_openvino
+    ),
     "torch": Format(".pt2", "PyTorch", ("fp32", "bf16"), lambda: None, write_torch),
 }

@@ -25,25 +25,30 @@ def check_onnx() -> None:
 
 def write_onnx(graph: ScoringGraph, description: Description, path: Path, _: object) -> None:
     """Write `graph` to `path`, whole or not at all: weights inside, nothing of this machine."""
+    program = onnx_program(graph, description)
+    suit_tensorrt(program.model.graph)
+    program.model.metadata_props.update(description.texts())
+    with written_aside(path) as aside:
+        program.save(aside, external_data=False)
+
+
+def onnx_program(graph: ScoringGraph, description: Description) -> torch.onnx.ONNXProgram:
+    """Return `graph` in ONNX; as yet it says nothing of itself."""
     from onnx_ir.passes.common import ClearMetadataAndDocStringPass
 
-    names = [name for name in OUTPUTS if name != "experts" or description.experts]
     with expressing("onnx"), warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of torch's own ways
         program = torch.onnx.export(
             traced(graph),
             input_names=[INPUT],
-            output_names=names,
+            output_names=[name for name in OUTPUTS if name != "experts" or description.experts],
             dynamic_shapes=(graph.free,),  # as words, or the axes have no names
             opset_version=OPSET,
             dynamo=True,
             verbose=False,
         )
-    suit_tensorrt(program.model.graph)
     ClearMetadataAndDocStringPass()(program.model)  # paths of source files among them
-    program.model.metadata_props.update(description.texts())
-    with written_aside(path) as aside:
-        program.save(aside, external_data=False)
+    return program
 
 
 def suit_tensorrt(graph) -> None:

@@ -12,8 +12,17 @@ import numpy as np
 from data.samples import InputError
 from deployment.archive import check_archive
 from deployment.description import INPUT
-from deployment.exported import Arrays, Exported, content_of, required, said_by
+from deployment.exported import (
+    REQUIREMENTS,
+    Arrays,
+    Exported,
+    content_of,
+    contents_of,
+    required,
+    said_by,
+)
 
+BEHIND = ("Add", "Relu", "AvgPool")  # a convolution, computed with it
 # What ONNX Runtime computes with, and what with where that cannot.
 PROVIDERS = {
     "cpu": ("CPUExecutionProvider",),
@@ -25,14 +34,10 @@ PROVIDERS = {
 class OnnxRuntime(Exported):
     """ONNX Runtime, in fp32; `device` is one of PROVIDERS."""
 
-    def load(self, path: Path, device: str, precision: str, threads: int) -> dict[str, str]:
+    def load(self, path: Path, device: str, precision: str | None, threads: int) -> dict[str, str]:
         onnxruntime = required("onnxruntime", "requirements-onnx.txt")
         if device not in PROVIDERS:
             raise InputError(f"ONNX Runtime's devices are {', '.join(PROVIDERS)}, not {device}")
-        if precision != "fp32":
-            raise InputError(
-                f"ONNX Runtime computes in fp32, OpenVINO also in bf16: not {precision}"
-            )
         first = PROVIDERS[device][0]
         if first not in onnxruntime.get_available_providers():
             raise InputError(f"this ONNX Runtime has no {first}: install one that has")
@@ -50,13 +55,14 @@ class OnnxRuntime(Exported):
 
 
 class OpenVino(Exported):
-    """OpenVINO, in fp32 or bf16; `device` is any that it knows, such as cpu or gpu."""
+    """OpenVINO, of its own files or ONNX; `device` is any that it knows, such as cpu or gpu."""
 
-    def load(self, path: Path, device: str, precision: str, threads: int) -> dict[str, str]:
-        if precision not in ("fp32", "bf16"):
-            raise InputError(f"OpenVINO computes in fp32 or bf16 here: not in {precision}")
-        core = required("openvino", "requirements-openvino.txt").Core()
-        model = core.read_model(content_of(path))
+    lowers = ("bf16",)  # convolutions
+
+    def load(self, path: Path, device: str, precision: str | None, threads: int) -> dict[str, str]:
+        core = required("openvino", REQUIREMENTS).Core()
+        files = contents_of(path) if path.suffix == ".xml" else (content_of(path),)
+        model = core.read_model(*files)
         if precision == "bf16":
             convolve_in_bf16(model)
         # else it would compute all in bf16 where the hardware does, resizing and distances included
@@ -71,18 +77,37 @@ class OpenVino(Exported):
 
 
 def convolve_in_bf16(model) -> None:
-    """Let an openvino.Model compute its convolutions in bf16, and all else as before."""
-    from openvino import opset13
+    """Let an openvino.Model compute its convolutions in bf16, and all else as before.
 
+    With what is between two of them: else values would be written as fp32 and read again. Those of
+    which something is quantised stay.
+    """
+    lowered = set()
     for node in model.get_ordered_ops():
-        if node.get_type_name() == "Convolution":
-            readers = node.output(0).get_target_inputs()
-            for value in node.inputs():
-                lower = opset13.convert(value.get_source_output(), "bf16")
-                value.replace_source_output(lower.output(0))
-            for reader in readers:
-                reader.replace_source_output(opset13.convert(node.output(0), "f32").output(0))
+        sources = [value.get_source_output() for value in node.inputs()]
+        inside = [source.get_node().get_friendly_name() in lowered for source in sources]
+        kinds = {source.get_node().get_type_name() for source in sources}
+        begins = node.get_type_name() == "Convolution" and "FakeQuantize" not in kinds
+        if begins or (node.get_type_name() in BEHIND and inside[0]):
+            lowered.add(node.get_friendly_name())
+        elif not any(inside):
+            continue
+        wanted = "bf16" if node.get_friendly_name() in lowered else "f32"
+        for value, source in zip(node.inputs(), sources, strict=True):
+            if source.get_element_type().to_string() in ("f32", "bf16"):
+                value.replace_source_output(cast(source, wanted))
+        node.validate_and_infer_types()
     model.validate_nodes_and_infer_types()
+
+
+def cast(output, kind: str):
+    """Return an openvino.Output in another precision; a constant is stored in it."""
+    from openvino import Type, opset13
+
+    node = output.get_node()
+    if node.get_type_name() == "Constant":
+        return opset13.constant(node.data, dtype=getattr(Type, kind)).output(0)
+    return opset13.convert(output, kind).output(0)
 
 
 class Torch(Exported):
@@ -91,10 +116,8 @@ class Torch(Exported):
     A file that was compiled runs on the kind of machine that it was compiled on.
     """
 
-    def load(self, path: Path, device: str, precision: str, threads: int) -> dict[str, str]:
+    def load(self, path: Path, device: str, precision: str | None, threads: int) -> dict[str, str]:
         torch = required("torch", "requirements.txt")
-        if precision != "fp32":  # what is asked of no runtime in particular
-            raise InputError(f"PyTorch computes {path} as it was written, not in {precision}")
         if device not in ("cpu", "cuda") or (device == "cuda" and not torch.cuda.is_available()):
             raise InputError(
                 f"PyTorch's devices are cpu, and cuda where there is one: not {device}"
@@ -137,23 +160,23 @@ def open_archive(path: Path, device: str) -> tuple[Callable, dict[str, str]]:
 
 RUNTIMES = {"onnxruntime": OnnxRuntime, "openvino": OpenVino, "torch": Torch}
 # suffix -> the runtime that is taken unless another is named
-USUAL = {".onnx": "onnxruntime", ".pt2": "torch"}
+USUAL = {".onnx": "onnxruntime", ".xml": "openvino", ".pt2": "torch"}
 
 
 def load_exported(
     path: str | Path,
     runtime: str | None = None,
     device: str = "cpu",
-    precision: str = "fp32",
+    precision: str | None = None,
     threads: int = 0,
     trusted: bool = False,
 ) -> Exported:
     """Open a file of export.py with one of RUNTIMES; 0 `threads` are as many as it likes.
 
-    Without a `runtime` it is that of USUAL.
-    `device` and `precision` are the runtime's. A .pt2 file can do whatever a program can, so it has
-    to be `trusted`. Raises InputError when the file is missing, damaged, or not one of ours, or the
-    machine lacks what is asked for.
+    Without a `runtime` it is that of USUAL, without a `precision` that of the file; OpenVINO lowers
+    it to bf16 if asked. `device` is one of the runtime's. A .pt2 file can do whatever a program
+    can, so it has to be `trusted`. Raises InputError when the file is missing, damaged, or not one
+    of ours, or the machine lacks what is asked for.
     """
     runtime = runtime or USUAL.get(Path(path).suffix, "onnxruntime")
     if runtime not in RUNTIMES:

@@ -37,7 +37,8 @@ def write_torch(graph: ScoringGraph, description: Description, path: Path, _: ob
     processors such as this one.
     """
     graph = deepcopy(graph).to(memory_format=torch.channels_last)  # as `Scorer` has it
-    graph.detector = graph.detector.for_scoring(PRECISIONS[description.precision])
+    for network in (graph.detector.teacher, *graph.detector.networks()):
+        network.to(PRECISIONS[description.precision])
     with expressing("torch"), warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of torch's own ways
         program = without_unused(traced(graph))

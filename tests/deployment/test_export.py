@@ -125,15 +125,23 @@ def test_a_difference_above_the_goals_ends_with_1(alone, exported, monkeypatch, 
     monkeypatch.setitem(export.FORMATS, "onnx", export.FORMATS["onnx"]._replace(write=write))
     assert run_export(alone.folder, "--check", "--out", tmp_path) == 0
     assert "images            4" in capsys.readouterr().out
-    monkeypatch.setattr(agreement, "MAP_GOAL", 0.0)
+    monkeypatch.setitem(agreement.GOALS, "fp32", agreement.Goals(1e-3, 0.0, 0))
     assert run_export(alone.folder, "--check", "--out", tmp_path) == 1
 
 
 @pytest.mark.parametrize("field", ["score", "anomaly_map", "verdicts"])
 def test_agreement_looks_at_scores_maps_and_verdicts(field):
-    close = agreement.Agreement(5, 0.0, 0.0, 0)
-    assert close.is_close
-    assert not close._replace(**{field: 1}).is_close
+    close, goals = agreement.Agreement(5, 0.0, 0.0, 0), agreement.GOALS["fp32"]
+    assert close.is_close(goals)
+    assert not close._replace(**{field: 1}).is_close(goals)
+
+
+@pytest.mark.parametrize("precision", ["bf16", "int8"])
+def test_lower_precisions_have_goals_of_their_own(precision):
+    goals = agreement.GOALS[precision]
+    assert agreement.Agreement(5, 0.1, 0.01, 1).is_close(goals)
+    assert not agreement.Agreement(5, 0.6, 0.0, 0).is_close(goals)
+    assert not agreement.Agreement(5, 0.0, 0.2, 0).is_close(goals)
 
 
 def test_without_its_packages_one_line_says_what_to_install(alone, monkeypatch, tmp_path):

@@ -7,7 +7,8 @@ from PIL import Image
 from scipy import stats
 
 from data.images import resize
-from deployment.graph import BASE, ScoringGraph, digits, resized, weights
+from deployment.graph import ScoringGraph
+from deployment.resizing import enlarged, resized, taps, triangles
 from scoring.scorer import Scorer
 from tests.conftest import disagreeing_detector
 from utils.devices import Compute
@@ -29,16 +30,26 @@ def photograph(height: int, width: int) -> np.ndarray:
 def test_images_are_resized_as_by_pil_up_and_down(source, size):
     image = photograph(*source)
     pil = Image.fromarray(image).resize(size[::-1], Image.Resampling.BILINEAR)
-    ours = resized(torch.from_numpy(image).permute(2, 0, 1)[None].float(), digits(source, size))
+    ours = resized(torch.from_numpy(image)[None], taps(source, size, 2))
     assert np.array_equal(ours[0].permute(1, 2, 0).numpy(), np.asarray(pil))
+    nearly = resized(torch.from_numpy(image)[None], taps(source, size, 1))
+    assert (nearly - ours).abs().max() <= 1
+    assert (nearly != ours).float().mean() < 0.1  # sides in a simple ratio make many halves
 
 
 def test_weights_are_pils_triangle_worked_by_hand():
     # 4 pixels to 2: centres at 1 and 3, each reaching 2 pixels: 1.5, 1.5, 0.5 of 3.5 and none
-    high, low = (digit.double() for digit in weights(4, 2))
-    expected = torch.tensor([[3, 3, 1, 0], [0, 1, 3, 3]]) / 7
-    assert torch.equal(high * BASE + low, (expected.double() * BASE**2).round())
-    assert torch.equal(weights(5, 5)[0], BASE * torch.eye(5))
+    places, weights = triangles(4, 2)
+    by_pixel = torch.zeros(2, 4, dtype=torch.int32).index_add(1, places[0], weights[0, :2])
+    expected = torch.tensor([[3, 3, 1, 0], [0, 1, 3, 3]])
+    assert torch.equal(by_pixel * 7, by_pixel.sum(1, keepdim=True) * expected)
+
+
+@pytest.mark.parametrize("size", [(64, 64), (97, 31), (5, 1)], ids=str)
+def test_a_map_is_enlarged_as_by_torch(size):
+    maps = torch.rand(2, 11, 14)
+    theirs = torch.nn.functional.interpolate(maps[:, None], size, mode="bilinear")[:, 0]
+    assert torch.allclose(enlarged(maps, size), theirs, atol=1e-5)
 
 
 @pytest.fixture(scope="module")

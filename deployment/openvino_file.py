@@ -1,0 +1,54 @@
+"""Write a graph as OpenVINO's pair of files: detector.xml, and detector.bin with its weights."""
+
+import shutil
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+from deployment.description import Description
+from deployment.exported import REQUIREMENTS, required
+from deployment.graph import ScoringGraph
+from deployment.onnx_file import check_onnx, onnx_program
+from deployment.quantisation import Good, quantised, settle
+from deployment.runtimes import convolve_in_bf16
+from utils.files import written_aside
+
+
+def check_openvino() -> None:
+    """Raise InputError when what writes OpenVINO's files is not installed."""
+    check_onnx()  # it is the way there
+    required("openvino", REQUIREMENTS)
+
+
+def write_openvino(
+    graph: ScoringGraph, description: Description, path: Path, good: Good | None
+) -> None:
+    """Write `graph` to `path` and its weights beside it, whole or not at all.
+
+    In fp32; with convolutions in bf16; or with most of them in INT8, by `good` images. Raises
+    InputError when INT8 is not accurate.
+    """
+    import openvino
+
+    content = onnx_program(graph, description).model_proto.SerializeToString()
+    model = openvino.Core().read_model(content)
+    if description.precision == "int8":
+        model = quantised(model, graph, good)
+    if description.precision == "bf16":
+        exact = model.clone()
+        convolve_in_bf16(model)
+        if good:
+            settle(exact, model, graph, good)
+    for index, node in enumerate(model.get_ordered_ops()):  # its own names count on and on
+        if node.get_type_name() not in ("Parameter", "Result"):
+            node.set_friendly_name(f"{node.get_type_name()}_{index}")
+    for key, text in description.texts().items():
+        model.set_rt_info(text, ["framework", key])
+    with (
+        TemporaryDirectory() as folder,
+        written_aside(path) as aside,
+        written_aside(path.with_suffix(".bin")) as weights,
+    ):
+        whole = Path(folder) / path.name  # OpenVINO takes no other suffix
+        openvino.serialize(model, whole)
+        shutil.copyfile(whole.with_suffix(".bin"), weights)
+        shutil.copyfile(whole, aside)

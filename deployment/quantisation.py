@@ -1,0 +1,159 @@
+"""INT8 for the networks of an openvino.Model, by NNCF: fitted and judged on good images alone."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
+
+from data.images import load_image
+from data.samples import InputError
+from deployment.description import INPUT, spread_of
+from deployment.exported import REQUIREMENTS, required
+from deployment.graph import ScoringGraph
+from deployment.runtimes import convolve_in_bf16
+
+if TYPE_CHECKING:
+    import openvino
+
+IMAGES = 32  # to fit on, and to judge by, evenly among the run's: more change nothing
+COLOURS = 3
+CENTRE = "detector.statistics.composition.mean"  # the constant in the model
+# Of good images' spread, and of a map, of which one of 200 places of good images is above 0.1.
+SCORE_GOAL, MAP_GOAL = 0.25, 0.02
+
+
+class Good(NamedTuple):
+    """The good images of a run, by which a quantisation is chosen and judged: never test images."""
+
+    train: list[Path]
+    validation: list[Path]
+
+
+def check_nncf() -> None:
+    """Raise InputError when what quantises is not installed."""
+    required("nncf", REQUIREMENTS)
+
+
+def quantised(model: "openvino.Model", graph: ScoringGraph, good: Good) -> "openvino.Model":
+    """Return a model with convolutions in INT8, but for the first of each network, in bf16.
+
+    Those read the image, and gain nothing: they write more than they compute. All else stays as it
+    is, but for the centre of the composition, which is the quantised teacher's, and the level of
+    each expert's score: features are noisier, by nearly the same in every image. Raises InputError
+    where validation images show that scores or maps are others.
+    """
+    import nncf
+
+    nncf.set_log_level("ERROR")  # it tells every layer that it leaves
+    train = seen(good.train, graph)
+    nodes = model.get_ordered_ops()
+    first = [n.get_friendly_name() for n in nodes if is_convolution(n) and reads_image(n)]
+    others = {n.get_type_name() for n in nodes} - {"Convolution", "Constant", "Parameter", "Result"}
+    lower = nncf.quantize(
+        model,
+        nncf.Dataset(train, lambda image: {INPUT: image}),
+        subset_size=len(train),
+        ignored_scope=nncf.IgnoredScope(names=first, types=sorted(others)),
+    )
+    convolve_in_bf16(lower)
+    settle(model, lower, graph, good)
+    return lower
+
+
+def settle(
+    model: "openvino.Model", lower: "openvino.Model", graph: ScoringGraph, good: Good
+) -> None:
+    """Let a model of less precision score good images as in fp32; raises as `quantised`."""
+    train, validation = (seen(paths, graph) for paths in good)
+    recentre(model, lower, train)
+    level(model, lower, train)
+    spread = spread_of(graph.detector.good_scores[0].numpy())
+    check(model, lower, validation, spread)
+
+
+def seen(paths: list[Path], graph: ScoringGraph) -> list[np.ndarray]:
+    """Return IMAGES of files as the graph takes them without resizing, uint8 (1, h, w, 3) each."""
+    chosen = paths[:: max(1, len(paths) // IMAGES)][:IMAGES]
+    images = (
+        load_image(path, graph.takes or graph.size, int(graph.detector.bits))[0] for path in chosen
+    )
+    return [image.permute(1, 2, 0)[None].contiguous().numpy() for image in images]
+
+
+def is_convolution(node: "openvino.Node") -> bool:
+    return node.get_type_name() == "Convolution"
+
+
+def reads_image(node: "openvino.Node") -> bool:
+    """Tell whether a convolution reads an image: only that has few channels."""
+    return node.input(1).get_partial_shape()[1].get_length() == COLOURS
+
+
+def recentre(model: "openvino.Model", lower: "openvino.Model", images: list[np.ndarray]) -> None:
+    """Move the centre of a quantised model's composition by what its images' summaries moved."""
+    from openvino import opset13
+
+    centres = [node for node in lower.get_ops() if node.get_friendly_name() == CENTRE]
+    for centre in centres:  # one, or none
+        moved = off_centre(lower, images) - off_centre(model, images)
+        own = opset13.constant((centre.data + moved).astype(np.float32))
+        for reader in centre.output(0).get_target_inputs():
+            reader.replace_source_output(own.output(0))
+
+
+def off_centre(model: "openvino.Model", images: list[np.ndarray]) -> np.ndarray:
+    """Return how far images' summaries are from the composition's centre in the mean, (2 C,)."""
+    import openvino
+
+    copy = model.clone()  # as a new end would stay
+    centre = next(node for node in copy.get_ops() if node.get_friendly_name() == CENTRE)
+    off = min(centre.output(0).get_target_inputs(), key=lambda i: i.get_node().get_friendly_name())
+    copy = openvino.Model([off.get_node().output(0)], copy.get_parameters(), "off")
+    return outputs(copy, images)[0].mean(0)
+
+
+def level(model: "openvino.Model", lower: "openvino.Model", images: list[np.ndarray]) -> None:
+    """Take from a quantised model's experts what their scores of images rose by in the mean."""
+    from openvino import opset13
+
+    names = [output.any_name for output in model.outputs]
+    if "experts" not in names:
+        return
+    which = names.index("experts")
+    rises = np.mean(outputs(lower, images)[which] - outputs(model, images)[which], 0)
+    stack = lower.outputs[which].get_node().input_value(0)  # (N, 1) of each expert, joined
+    joined = stack.get_node().get_type_name() == "Concat"
+    columns = stack.get_node().input_values() if joined else [stack]
+    for column, rise in zip(columns, rises, strict=True):
+        score = column.get_node().input_value(0)  # (N,)
+        readers = score.get_target_inputs()
+        levelled = opset13.subtract(score, opset13.constant(np.float32(rise)))
+        for reader in readers:
+            reader.replace_source_output(levelled.output(0))
+
+
+def check(
+    model: "openvino.Model", lower: "openvino.Model", images: list[np.ndarray], spread: float
+) -> None:
+    """Raise InputError where a quantised model's scores or maps are not those of its model.
+
+    Differences are root mean squares; of scores in units of good images' `spread`.
+    """
+    names = [output.any_name for output in model.outputs]
+    ours, theirs = (dict(zip(names, outputs(m, images), strict=True)) for m in (lower, model))
+    off = {n: np.sqrt(np.square(ours[n] - theirs[n]).mean()) for n in ("score", "anomaly_map")}
+    score, anomaly_map = off["score"] / spread, off["anomaly_map"]
+    if not (score <= SCORE_GOAL and anomaly_map <= MAP_GOAL):
+        raise InputError(
+            f"--precision: validation images' scores differ by {score:.2g} of good images' "
+            f"spread, maps by {anomaly_map:.2g} (goals {SCORE_GOAL:g}, {MAP_GOAL:g}): raise it"
+        )
+
+
+def outputs(model: "openvino.Model", images: list[np.ndarray]) -> list[np.ndarray]:
+    """Return a model's outputs of images, one after the other: (N, ...) each."""
+    import openvino
+
+    compiled = openvino.Core().compile_model(model, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
+    found = [[v.copy() for v in compiled({INPUT: image}).to_tuple()] for image in images]
+    return [np.concatenate(of_all) for of_all in zip(*found, strict=True)]
