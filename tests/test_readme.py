@@ -54,15 +54,18 @@ PAGES = {"README.md": README} | {n: text for n, text in DOCS.items() if commands
 TRAINED = [c for c in commands_of(README) if c.startswith("python3 main.py --dataset mvtec_ad")]
 PRODUCT = [c for c in commands_of(README) if c.startswith("python3 main.py --dataset folder")]
 AT_ONCE = [c for c in PRODUCT if "--train_steps 0" in c]
-BEFORE = dict.fromkeys(("deploy.md", "predict.md", "speed.md", "streams.md"), AT_ONCE)
+BEFORE = dict.fromkeys(
+    ("deploy.md", "predict.md", "runtimes.md", "speed.md", "streams.md"), AT_ONCE
+)
 BEFORE["metrics.md"] = TRAINED
 AFTER = {
     "experts.md": ["output_statistics/results.csv", "output_three/demo.png"],
     "README.md": ["output/results.csv", "output/demo.png", "seen.csv", "seen/lot/001.png"],
-    "deploy.md": ["seen/lot/001.png", "deployed/detector_80x96.onnx"],
+    "deploy.md": ["seen/lot/001.png", "output/exports/folder/my_product/detector.bin"],
     "predict.md": [
         *("seen.csv", "seen.jsonl", "seen/a.png", "maps/line3/000.tiff", "new.safetensors"),
     ],
+    "runtimes.md": ["seen/lot/001.png", "deployed/detector_80x96.pt2"],
     "streams.md": ["frames.csv", "frames/line/000005.png", "incoming.csv"],
     "metrics.md": ["output/results.csv"],
     "research.md": ["output_sorted/results.csv", "output_narrow/demo.png"],
@@ -280,8 +283,8 @@ def test_every_command_of_a_page_works_in_its_order(home, page):
 
 
 def test_every_page_and_every_kind_of_command_is_among_them():
-    pages = ["deploy.md", "experts.md", "metrics.md", "predict.md", "research.md", "speed.md"]
-    pages += ["streams.md", "teachers.md"]
+    pages = ["deploy.md", "experts.md", "metrics.md", "predict.md", "research.md"]
+    pages += ["runtimes.md", "speed.md", "streams.md", "teachers.md"]
     assert list(PAGES) == ["README.md", *pages, "thresholds.md"]
     assert all(shown(script) for script in SMALLER)
     assert [name for name, *_ in ADDITIONS] == [
