@@ -4,11 +4,11 @@ import shutil
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from deployment.description import Description
+from deployment.description import Description, spread_of
 from deployment.exported import REQUIREMENTS, required
 from deployment.graph import ScoringGraph
 from deployment.onnx_file import check_onnx, onnx_program
-from deployment.quantisation import Good, quantised, settle
+from deployment.quantisation import Good, quantised, seen, settle
 from deployment.runtimes import convolve_in_bf16
 from utils.files import written_aside
 
@@ -31,13 +31,14 @@ def write_openvino(
 
     content = onnx_program(graph, description).model_proto.SerializeToString()
     model = openvino.Core().read_model(content)
+    images, spread = good and seen(good, graph), spread_of(description.good_scores)
     if description.precision == "int8":
-        model = quantised(model, graph, good)
+        model = quantised(model, images, spread)
     if description.precision == "bf16":
         exact = model.clone()
         convolve_in_bf16(model)
-        if good:
-            settle(exact, model, graph, good)
+        if images:
+            settle(exact, model, images, spread)
     for index, node in enumerate(model.get_ordered_ops()):  # its own names count on and on
         if node.get_type_name() not in ("Parameter", "Result"):
             node.set_friendly_name(f"{node.get_type_name()}_{index}")

@@ -7,7 +7,7 @@ import numpy as np
 
 from data.images import load_image
 from data.samples import InputError
-from deployment.description import INPUT, spread_of
+from deployment.description import INPUT
 from deployment.exported import REQUIREMENTS, required
 from deployment.graph import ScoringGraph
 from deployment.runtimes import convolve_in_bf16
@@ -23,10 +23,13 @@ SCORE_GOAL, MAP_GOAL = 0.25, 0.02
 
 
 class Good(NamedTuple):
-    """The good images of a run, by which a quantisation is chosen and judged: never test images."""
+    """The good images of a run, by which a quantisation is chosen and judged: never test images.
 
-    train: list[Path]
-    validation: list[Path]
+    Files; or what a graph takes of them, uint8 (1, h, w, 3) each: see `seen`.
+    """
+
+    train: list
+    validation: list
 
 
 def check_nncf() -> None:
@@ -34,7 +37,7 @@ def check_nncf() -> None:
     required("nncf", REQUIREMENTS)
 
 
-def quantised(model: "openvino.Model", graph: ScoringGraph, good: Good) -> "openvino.Model":
+def quantised(model: "openvino.Model", images: Good, spread: float) -> "openvino.Model":
     """Return a model with convolutions in INT8, but for the first of each network, in bf16.
 
     Those read the image, and gain nothing: they write more than they compute. All else stays as it
@@ -45,30 +48,25 @@ def quantised(model: "openvino.Model", graph: ScoringGraph, good: Good) -> "open
     import nncf
 
     nncf.set_log_level("ERROR")  # it tells every layer that it leaves
-    train = seen(good.train, graph)
     nodes = model.get_ordered_ops()
     first = [n.get_friendly_name() for n in nodes if is_convolution(n) and reads_image(n)]
     others = {n.get_type_name() for n in nodes} - {"Convolution", "Constant", "Parameter", "Result"}
     lower = nncf.quantize(
         model,
-        nncf.Dataset(train, lambda image: {INPUT: image}),
-        subset_size=len(train),
+        nncf.Dataset(images.train, lambda image: {INPUT: image}),
+        subset_size=len(images.train),
         ignored_scope=nncf.IgnoredScope(names=first, types=sorted(others)),
     )
     convolve_in_bf16(lower)
-    settle(model, lower, graph, good)
+    settle(model, lower, images, spread)
     return lower
 
 
-def settle(
-    model: "openvino.Model", lower: "openvino.Model", graph: ScoringGraph, good: Good
-) -> None:
+def settle(model: "openvino.Model", lower: "openvino.Model", images: Good, spread: float) -> None:
     """Let a model of less precision score good images as in fp32; raises as `quantised`."""
-    train, validation = (seen(paths, graph) for paths in good)
-    recentre(model, lower, train)
-    level(model, lower, train)
-    spread = spread_of(graph.detector.good_scores[0].numpy())
-    check(model, lower, validation, spread)
+    recentre(model, lower, images.train)
+    level(model, lower, images.train)
+    check(model, lower, images.validation, spread)
 
 
 def seen(paths: list[Path], graph: ScoringGraph) -> list[np.ndarray]:

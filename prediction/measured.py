@@ -83,5 +83,6 @@ def named(several: list[Results], file: str) -> list[Results]:
 def tell(where: str, faults: list[str]) -> bool:
     """Say what went wrong with a run or a file; return whether anything did."""
     for fault in faults:
-        say(f"error: {printable(f'{where}: {fault}')}")
+        said = fault if where in fault else f"{where}: {fault}"
+        say(f"error: {printable(said)}")
     return bool(faults)

@@ -151,7 +151,7 @@ def test_predict_runs_a_file_in_another_runtime(exported, product, tmp_path):
 
 def test_what_a_runtime_cannot_is_told_in_one_line(exported, capsys, monkeypatch):
     assert run_inference(exported, "--precision", "bf16") == 2
-    assert "ONNX Runtime computes in fp32" in capsys.readouterr().err
+    assert "is in fp32, not in bf16" in capsys.readouterr().err
     monkeypatch.setitem(sys.modules, "openvino", None)
     assert run_inference(exported, "--runtime", "openvino") == 2
     assert "pip install -r requirements-openvino.txt" in capsys.readouterr().err

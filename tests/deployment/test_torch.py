@@ -43,15 +43,20 @@ def stained(product) -> np.ndarray:
 
 
 def agrees(file: Path, folder: Path, images: np.ndarray, precision: str = "fp32") -> None:
-    """Compare a file, for each of images (N, H, W, 3), with its detector."""
+    """Compare a file, for each of images (N, H, W, 3), with its detector.
+
+    In less than fp32 some pixels are a grey level beside.
+    """
+    near = 1e-4 if precision == "fp32" else 0.02
     found = load_exported(file, trusted=True).run(images)
     detector = load_detector(folder, "cpu", precision)
     for number, image in enumerate(images):
         theirs = detector.predict(image)
-        assert found["score"][number] == pytest.approx(theirs.score, rel=1e-4, abs=1e-4)
+        assert found["score"][number] == pytest.approx(theirs.score, rel=near, abs=near)
         assert found["p_value"][number] == pytest.approx(theirs.p_value)
         assert found["anomalous"][number] == theirs.anomalous
-        assert found["anomaly_map"][number] == pytest.approx(theirs.anomaly_map, rel=1e-4, abs=1e-3)
+        whole = pytest.approx(theirs.anomaly_map, rel=near, abs=10 * near)
+        assert found["anomaly_map"][number] == whole
 
 
 @pytest.mark.parametrize("shape", [(1, 64, 64), (3, 30, 200), (2, 333, 41)])
@@ -204,7 +209,7 @@ def test_a_device_or_precision_that_a_file_has_not_is_named(program, monkeypatch
     for device in ("cuda", "tpu"):
         with pytest.raises(InputError, match=f"devices are cpu, .*not {device}"):
             load_exported(program, device=device, trusted=True)
-    with pytest.raises(InputError, match="as it was written, not in bf16"):
+    with pytest.raises(InputError, match="is in fp32, not in bf16"):
         load_exported(program, precision="bf16", trusted=True)
     monkeypatch.setitem(sys.modules, "torch", None)
     with pytest.raises(InputError, match=r"pip install -r requirements\.txt"):
