@@ -48,9 +48,7 @@ class Exported:
         self.description = read_description(texts)
         written = self.description.precision
         if precision not in (None, written, *self.lowers):
-            raise InputError(
-                f"{path} is in {written}, not in {precision}: export it so, or leave --precision out"
-            )
+            raise InputError(f"{path} is in {written}, not in {precision}: export it so")
 
     def load(self, path: Path, device: str, precision: str | None, threads: int) -> dict[str, str]:
         """Make a file ready to run; return the texts of its description."""
