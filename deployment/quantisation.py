@@ -69,13 +69,15 @@ def settle(model: "openvino.Model", lower: "openvino.Model", images: Good, sprea
     check(model, lower, images.validation, spread)
 
 
-def seen(paths: list[Path], graph: ScoringGraph) -> list[np.ndarray]:
-    """Return IMAGES of files as the graph takes them without resizing, uint8 (1, h, w, 3) each."""
-    chosen = paths[:: max(1, len(paths) // IMAGES)][:IMAGES]
-    images = (
-        load_image(path, graph.takes or graph.size, int(graph.detector.bits))[0] for path in chosen
-    )
-    return [image.permute(1, 2, 0)[None].contiguous().numpy() for image in images]
+def seen(good: Good, graph: ScoringGraph) -> Good:
+    """Return IMAGES of each, in the size that the graph takes, or else its detector."""
+    size, bits = graph.takes or graph.size, int(graph.detector.bits)
+
+    def taken(path: Path) -> np.ndarray:
+        return load_image(path, size, bits)[0].permute(1, 2, 0)[None].contiguous().numpy()
+
+    chosen = (paths[:: max(1, len(paths) // IMAGES)][:IMAGES] for paths in good)
+    return Good(*([taken(path) for path in paths] for paths in chosen))
 
 
 def is_convolution(node: "openvino.Node") -> bool:
