@@ -21,8 +21,8 @@ class Taps(NamedTuple):
 def taps(size: Size, wanted: Size, digits: int) -> tuple[Taps, Taps]:
     """Return what makes images of `size` (height, width) those of the `wanted` one.
 
-    With two `digits` bit for bit as PIL does; with one in half the time, and some pixels in
-    100,000 are a grey level beside.
+    With two `digits` bit for bit as PIL does; with one in half the time, and some pixels are a grey
+    level beside.
     """
     down, across = (taps_of_side(*sides, digits) for sides in zip(size, wanted, strict=True))
     return down, across
@@ -59,24 +59,33 @@ def triangles(side: int, wanted: int) -> tuple[torch.Tensor, torch.Tensor]:
 def resized(image: torch.Tensor, by: tuple[Taps, Taps]) -> torch.Tensor:
     """Resize images, uint8 (N, H, W, 3), by their `taps`: grey levels, float32 (N, 3, h, w).
 
-    PIL's antialiased bilinear resize: rows first, both ways rounded. Source: PIL, Resample.c.
+    PIL's antialiased bilinear resize: rows first, both ways rounded. Source: PIL, Resample.c. With
+    one digit columns come first, since then the large image need not be turned.
     """
     down, across = by
+    if len(down.digits) == 1:
+        rows = resized_side(image.flatten(2), down)  # (N, h, W * 3)
+        by_column = rows.unflatten(2, (-1, 3)).transpose(1, 2).flatten(2)  # (N, W, h * 3)
+        levels = rounded(resized_side(by_column, across))
+        return levels.unflatten(2, (-1, 3)).permute(0, 3, 2, 1)
     by_column = image.flatten(2).mT.unflatten(1, (-1, 3)).flatten(2)  # (N, W, 3 * H)
-    columns = resized_side(by_column, across)
-    rows = columns.unflatten(2, (3, -1)).flatten(1, 2).mT  # (N, H, w * 3)
-    return resized_side(rows, down).unflatten(2, (-1, 3)).permute(0, 3, 1, 2)
+    columns = rounded(resized_side(by_column, across))
+    by_row = columns.unflatten(2, (3, -1)).flatten(1, 2).mT  # (N, H, w * 3)
+    return rounded(resized_side(by_row, down)).unflatten(2, (-1, 3)).permute(0, 3, 1, 2)
 
 
 def resized_side(lines: torch.Tensor, by: Taps) -> torch.Tensor:
-    """Return grey levels (N, wanted, values of each) of lines (N, lines, values of each)."""
+    """Return (N, wanted, values of each) of lines (N, lines, values of each)."""
     near = lines.index_select(1, by.places.flatten()).unflatten(1, by.places.shape).float()
     levels = by.digits[0] @ near
     for low in by.digits[1:]:
         levels = (levels + (low @ near / BASE).floor()) / BASE
-    return (
-        (levels + 0.5).floor().flatten(1, 2)[:, : by.wanted]
-    )  # halves are rounded up, as PIL does
+    return levels.flatten(1, 2)[:, : by.wanted]
+
+
+def rounded(levels: torch.Tensor) -> torch.Tensor:
+    """Round as PIL does: halves upwards."""
+    return (levels + 0.5).floor()
 
 
 def enlarged(maps: torch.Tensor, size: Size) -> torch.Tensor:

