@@ -4,6 +4,7 @@ import torch
 from torch import nn
 
 from data.images import Size
+from deployment.compact import compact
 from models.detector import Detector
 from models.experts import COMBINED, score_maps
 from scoring.scorer import look
@@ -15,12 +16,16 @@ class ScoringGraph(nn.Module):
     """Scores images as `Scorer` does, beginning with their bytes: nothing is left to the caller.
 
     Images of any size are resized to `size` (height, width), as PIL does; not if `resizes` is
-    false, then they have it. It is traced, so no size may decide what is computed.
+    false, then they have it. It is traced, so no size may decide what is computed. Statistics are
+    `compact` for a `precision` of the networks below fp32, which is not theirs here yet.
     """
 
-    def __init__(self, detector: Detector, size: Size, resizes: bool = True):
+    def __init__(
+        self, detector: Detector, size: Size, resizes: bool = True, precision: str = "fp32"
+    ):
         super().__init__()
         self.detector = detector.for_scoring()
+        compact(self.detector, size, precision)
         self.size, self.resizes = size, resizes
 
     @torch.no_grad()
