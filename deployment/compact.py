@@ -8,10 +8,10 @@ from models.detector import Detector
 from models.pdn import output_side, places_of
 from models.statistics import RIDGE, Composition, Position, eigen, inverse_root
 
-# Directions in which places keep variances of their own, of all places together, by the precision
-# of the networks: 31 and 8 a place at 256 x 256, in 6 and 2 MB. INT8 leaves a file no more.
-DIRECTIONS = {"bf16": 100_000, "int8": 26_000}
-MOST_EACH = 32  # of a place's 64: of more, what is rounded outweighs what is gained
+# Places a side that share a covariance, by the precision of the networks: at 256 x 256 the
+# position takes 9 MB or 2.5 MB of 55. INT8 leaves a file no more.
+SIDES = {"bf16": 1, "int8": 2}
+STEP = 16  # columns of a triangle that are held with the rows of the longest: a fifth is zeros
 MOST = 127  # of int8, either way
 
 
@@ -36,71 +36,66 @@ class Columns(nn.Module):
 
 
 class CompactPosition(nn.Module):
-    """`Position` with little more of each place than the directions in which it is special.
+    """`Position` whose neighbouring places share the mean of their covariances.
 
-    Where the mean covariance of all places is the identity, a place's own is mostly near a multiple
-    of it: kept are a few directions in which it is the widest or the narrowest, and of the others
-    the mean variance. A good image's expected distance stays what it was. Where places have no
-    covariance of their own, nothing is left out. Source: Welling, Agakov and Williams, *Extreme
-    components analysis*, NIPS 2003.
+    A place keeps its mean, and by a factor what a good image's distance is expected to be there.
     """
 
-    def __init__(self, position: Position, directions: int, ignored: torch.Tensor):
-        """Keep `directions` of each place; `ignored` ones, bool (h, w), are imputed."""
+    def __init__(self, position: Position, ignored: torch.Tensor, side: int):
+        """Let `side` x `side` places share; `ignored` ones, bool (h, w), are imputed."""
         super().__init__()
-        self.directions = None
+        self.triangle = nn.ModuleList()  # its columns from left to right, without rows of zeros
         if position.own:
             covariance = position.moments().shrunk_to_pooled()
-            white = inverse_root(covariance.mean(0, keepdim=True))[0]
-            covariance.diagonal(dim1=-2, dim2=-1).add_(RIDGE)
-            common, more, columns = extremes(white.mT @ covariance @ white, directions)
-            self.directions = Columns(columns)
-            self.register_buffer("more", more * self.directions.scale.square())
-            self.register_buffer("common", common)
-            projection = position.basis @ white
+            together = blocks(tuple(ignored.shape), side)
+            whitening = inverse_root(covariance[together].mean(1))  # (blocks, d, d)
+            for first in range(0, whitening.shape[-1], STEP):
+                end = first + STEP
+                self.triangle.append(Columns(whitening[:, :end, first:end]))
+            found = torch.empty(ignored.numel(), dtype=torch.int64)
+            found[together.flatten()] = torch.arange(together.numel())
+            shared = whitening[found // side**2]
+            variances = (shared * (covariance @ shared + RIDGE * shared)).sum(1)
+            self.register_buffer("factor", 1 / variances.mean(-1, keepdim=True))  # (places, 1)
+            self.register_buffer("together", together)
+            self.register_buffer("found", found)  # where, of `together`, each place is
+            projection, projected = position.basis, position.mean @ position.basis
         else:
-            projection = position.factors(False)[0]
-        self.register_buffer("projection", projection.half())
-        self.means = Columns(position.mean @ self.projection.float())
+            projection, projected, _ = position.factors(False)
+        self.register_buffer("projection", projection)
+        self.projected = Columns(projected)
         self.register_buffer("imputed", ignored.flatten().nonzero()[:, 0])
-        self.register_buffer("typical", position.mean[self.imputed].mT.half())
+        self.typical = Columns(position.mean[self.imputed].mT)
 
     def impute(self, features: torch.Tensor, _: torch.Tensor) -> torch.Tensor:
         """Return features (N, C, h, w) with good images' mean ones at ignored places."""
-        typical = self.typical.float().expand(len(features), -1, -1)
+        typical = (self.typical() * self.typical.scale).expand(len(features), -1, -1)
         return features.flatten(2).index_copy(2, self.imputed, typical).view_as(features)
 
     def forward(self, features: torch.Tensor) -> torch.Tensor:
         """Return the squared distance of each place, (N, 1, h, w), of features (N, C, h, w)."""
         n, _, h, w = features.shape
-        mean = self.means() * self.means.scale
-        off = features.flatten(2).mT @ self.projection.float() - mean  # (N, places, d)
-        distance = off.square().sum(-1)
-        if self.directions is not None:
-            along = (off.transpose(0, 1) @ self.directions()).transpose(0, 1)
-            more = (along.square() * self.more).sum(-1)
-            distance = (distance * self.common + more).clamp(min=0)  # what is rounded may be less
-        return distance.view(n, 1, h, w)
+        projected = self.projected() * self.projected.scale
+        off = (features.flatten(2).mT @ self.projection - projected).transpose(0, 1)
+        if not self.triangle:
+            distance = off.square().sum(-1)  # (places, N)
+        else:
+            off = off[self.together].flatten(1, 2)  # (blocks, places of each x N, d)
+            white = [off[..., : c.digits.shape[-2]] @ c() * c.scale[:, None] for c in self.triangle]
+            squares = sum(part.square().sum(-1) for part in white)
+            distance = squares.view(-1, n)[self.found] * self.factor
+        return distance.mT.reshape(n, 1, h, w)
 
 
-def extremes(
-    covariance: torch.Tensor, count: int
-) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """Return parts of the inverses of covariances (places, d, d), nearly g I + V diag(c) Vᵀ.
+def blocks(size: Size, side: int) -> torch.Tensor:
+    """Return places of a map of `size` (h, w) in squares of `side`, (blocks, side²).
 
-    They are g (places,), c (places, count) and V (places, d, count). The variances that become one
-    are neighbours, and those for which that is the likeliest. Source: as `CompactPosition`.
+    At its lower and right ends the last place fills a square up.
     """
-    variances, vectors = torch.linalg.eigh(covariance)  # rising
-    places, d = variances.shape
-    count = min(count, d - 1)
-    runs = variances.unfold(1, d - count, 1)  # (places, count + 1, d - count)
-    first = (runs.mean(-1).log() - runs.log().mean(-1)).argmin(1, keepdim=True)
-    common = 1 / runs.mean(-1).gather(1, first)  # (places, 1)
-    kept = torch.arange(count).expand(places, -1)
-    kept = torch.where(kept < first, kept, kept + d - count)
-    more = 1 / variances.gather(1, kept) - common
-    return common[:, 0], more, vectors.gather(2, kept[:, None].expand(-1, d, -1))
+    rows, columns = (
+        torch.arange(-(-n // side) * side).clamp(max=n - 1).view(-1, side) for n in size
+    )
+    return (rows[:, None, :, None] * size[1] + columns[None, :, None]).reshape(-1, side**2)
 
 
 class CompactComposition(Composition):
@@ -127,13 +122,12 @@ def compact(detector: Detector, size: Size, precision: str) -> None:
     `precision` is that of the networks: beside fp32 they stay as they are. Deterministic; it takes
     seconds at 256 x 256.
     """
-    if precision not in DIRECTIONS:
+    if precision not in SIDES:
         return
     for name, statistic in detector.statistics.items():
         if name == "position":
             ignored = places_of(detector.view.ignored, tuple(map(output_side, size)))
-            each = max(1, min(MOST_EACH, DIRECTIONS[precision] // ignored.numel()))
-            small = CompactPosition(statistic, each, ignored)
+            small = CompactPosition(statistic, ignored, SIDES[precision])
         else:
             small = CompactComposition(statistic)
         detector.statistics[name] = small.requires_grad_(False)

@@ -6,7 +6,7 @@ import openvino
 import pytest
 import torch
 
-from deployment.compact import CompactComposition, CompactPosition, extremes
+from deployment.compact import CompactComposition, CompactPosition
 from deployment.description import Description
 from deployment.graph import ScoringGraph
 from deployment.onnx_file import write_onnx
@@ -27,6 +27,10 @@ from tests.models.test_statistics import (
 NONE = torch.zeros(HEIGHT, WIDTH, dtype=torch.bool)  # of the places ignored
 
 
+def noise(shape: tuple[int, ...]) -> torch.Tensor:
+    return torch.randn(shape, generator=torch.Generator().manual_seed(0))
+
+
 def apart(found: torch.Tensor, expected: torch.Tensor) -> float:
     """Return the largest difference, as a part of the mean of what is expected."""
     return float((found - expected).abs().max() / expected.abs().mean())
@@ -34,48 +38,39 @@ def apart(found: torch.Tensor, expected: torch.Tensor) -> float:
 
 @pytest.mark.parametrize("own", [True, False], ids=["own", "shared"])
 @pytest.mark.parametrize("count", [2, 10, 200])
-def test_with_all_directions_it_is_the_full_distance_but_for_rounding(own, count):
+def test_of_squares_of_one_place_it_is_the_full_distance_but_for_rounding(own, count):
     position, new = position_of(draw(count), own=own), draw(5, seed=1)
-    found = CompactPosition(position, DIRECTIONS, NONE)(new)
+    found = CompactPosition(position, NONE, 1)(new)
     assert found.shape == (5, 1, HEIGHT, WIDTH)
-    assert apart(found, position(new)) < 0.05
+    assert apart(found, position(new)) < 0.02
 
 
-def test_it_is_by_the_widest_and_narrowest_of_each_place_worked_place_by_place():
-    position, new = position_of(draw(200)), draw(5, seed=1)
-    found = CompactPosition(position, 1, NONE)(new)[:, 0].flatten(1)
+@pytest.mark.parametrize("directions", [3, 40], ids=["one triangle", "in steps"])
+def test_it_is_by_the_mean_covariance_of_each_square_worked_place_by_place(directions):
+    features, new = draw(200).repeat(1, 7, 1, 1), draw(5, seed=1).repeat(1, 7, 1, 1)
+    features, new = (x + noise(x.shape) for x in (features, new))
+    basis = torch.linalg.qr(noise((42, directions)))[0]
+    position = position_of(features, basis)
+    found = CompactPosition(position, NONE, 2)(new)[:, 0].numpy()
     covariance = position.moments().shrunk_to_pooled().double().numpy()
-    root = np.linalg.cholesky(np.linalg.inv(covariance.mean(0) + RIDGE * np.eye(DIRECTIONS)))
-    off = by_place(new).reshape(5, PLACES, -1) - position.mean.double().numpy()
-    white = off @ position.basis.double().numpy() @ root
-    for place in range(PLACES):
-        own = root.T @ (covariance[place] + RIDGE * np.eye(DIRECTIONS)) @ root
-        values, vectors = np.linalg.eigh(own)
-        costs = [np.log(np.mean(rest)) - np.mean(np.log(rest)) for rest in (values[1:], values[:2])]
-        kept = int(np.argmin(costs)) * 2  # of three: the narrowest or the widest
-        values = np.where(np.arange(3) == kept, values, np.mean(np.delete(values, kept)))
-        expected = (white[:, place] @ vectors) ** 2 @ (1 / values)
-        assert found[:, place].numpy() == pytest.approx(expected, rel=0.1, abs=0.1)
+    covariance = covariance.reshape(HEIGHT, WIDTH, directions, directions)
+    mean = position.mean.double().numpy().reshape(HEIGHT, WIDTH, -1)
+    for row, column in np.ndindex(HEIGHT, WIDTH):
+        y, x = row // 2 * 2, column // 2 * 2  # the last column, 6, stands alone
+        ridge = RIDGE * np.eye(directions)
+        inverse = np.linalg.inv(covariance[y : y + 2, x : x + 2].mean((0, 1)) + ridge)
+        usual = np.trace(inverse @ (covariance[row, column] + ridge)) / directions
+        off = (new[:, :, row, column].double().numpy() - mean[row, column]) @ basis.double().numpy()
+        expected = np.einsum("nd,de,ne->n", off, inverse, off) / usual
+        assert found[:, row, column] == pytest.approx(expected, rel=0.05)
 
 
-def test_good_images_expected_distances_stay_what_they_were():
-    root = torch.randn(40, 12, 12, generator=torch.Generator().manual_seed(0))
-    covariance = root @ root.mT + 0.1 * torch.eye(12)
-    common, more, columns = extremes(covariance, 4)
-    inverse = common[:, None, None] * torch.eye(12) + (columns * more[:, None]) @ columns.mT
-    traces = (inverse @ covariance).diagonal(dim1=-2, dim2=-1).sum(-1)
-    assert traces.numpy() == pytest.approx(12, rel=1e-3)  # the mean of a chi-squared distance
-
-
-def test_more_directions_are_nearer():
-    root = torch.randn(40, 12, 12, generator=torch.Generator().manual_seed(0))
-    covariance = root @ root.mT + 0.1 * torch.eye(12)
-    off = []
-    for count in (2, 6, 11):
-        common, more, columns = extremes(covariance, count)
-        inverse = common[:, None, None] * torch.eye(12) + (columns * more[:, None]) @ columns.mT
-        off.append((inverse @ covariance - torch.eye(12)).norm().item())
-    assert off[0] > 1.5 * off[1] > 100 * off[2]
+def test_an_ignored_place_makes_its_neighbours_no_stranger():
+    features, ignored = draw(200), NONE.clone()
+    ignored[:, 2] = True
+    position = position_of(torch.where(ignored, features.mean(0), features))
+    found = CompactPosition(position, ignored, 2)(features)[..., 3].mean(0)
+    assert found.numpy() == pytest.approx(DIRECTIONS, rel=0.1)  # the mean of a chi-squared distance
 
 
 @pytest.mark.parametrize("count", [3, 10, 200])
@@ -89,10 +84,10 @@ def test_the_compact_composition_is_the_full_one_but_for_rounding(count):
 def test_ignored_places_are_imputed_as_by_the_full_statistic():
     position, new, ignored = position_of(draw(50)), draw(5, seed=1), NONE.clone()
     ignored[1:3, 2:5] = True
-    found = CompactPosition(position, DIRECTIONS, ignored).impute(new, ignored)
+    found = CompactPosition(position, ignored, 2).impute(new, ignored)
     expected = position.impute(new, ignored)
     assert torch.equal(found[..., ~ignored], new[..., ~ignored])
-    assert torch.allclose(found, expected, rtol=1e-3, atol=1e-3)
+    assert torch.allclose(found, expected, rtol=0, atol=0.02)
 
 
 @pytest.fixture(params=[True, False], ids=["own", "shared"])
