@@ -1,5 +1,7 @@
 """Statistics in a twentieth of the bytes, for files of low precision: near the fitted ones."""
 
+import math
+
 import torch
 from torch import nn
 
@@ -8,10 +10,11 @@ from models.detector import Detector
 from models.pdn import output_side, places_of
 from models.statistics import RIDGE, Composition, Position, eigen, inverse_root
 
-# Places a side that share a covariance, by the precision of the networks: at 256 x 256 the
-# position takes 9 MB or 2.5 MB of 55. INT8 leaves a file no more.
-SIDES = {"bf16": 1, "int8": 2}
-STEP = 16  # columns of a triangle that are held with the rows of the longest: a fifth is zeros
+# Places of a map that share no covariances, at most, by the precision of the networks. At 256 x 256
+# there are 3136: the position takes 9 MB or, as 2 x 2 of them share one, 2.6 MB of 52. INT8 leaves
+# a file no more.
+MOST_ALONE = {"bf16": math.inf, "int8": 1000}
+STEP = 8  # columns of a triangle that are held with the rows of the longest: a tenth is zeros
 MOST = 127  # of int8, either way
 
 
@@ -59,13 +62,16 @@ class CompactPosition(nn.Module):
             self.register_buffer("factor", 1 / variances.mean(-1, keepdim=True))  # (places, 1)
             self.register_buffer("together", together)
             self.register_buffer("found", found)  # where, of `together`, each place is
-            projection, projected = position.basis, position.mean @ position.basis
+            self.projection = Columns(position.basis)
         else:
-            projection, projected, _ = position.factors(False)
-        self.register_buffer("projection", projection)
-        self.projected = Columns(projected)
+            self.projection = Columns(position.factors(False)[0])
+        self.projected = Columns(self.project(position.mean))
         self.register_buffer("imputed", ignored.flatten().nonzero()[:, 0])
         self.typical = Columns(position.mean[self.imputed].mT)
+
+    def project(self, features: torch.Tensor) -> torch.Tensor:
+        """Return features (..., C) in the directions of covariances, (..., d)."""
+        return features @ self.projection() * self.projection.scale
 
     def impute(self, features: torch.Tensor, _: torch.Tensor) -> torch.Tensor:
         """Return features (N, C, h, w) with good images' mean ones at ignored places."""
@@ -76,7 +82,7 @@ class CompactPosition(nn.Module):
         """Return the squared distance of each place, (N, 1, h, w), of features (N, C, h, w)."""
         n, _, h, w = features.shape
         projected = self.projected() * self.projected.scale
-        off = (features.flatten(2).mT @ self.projection - projected).transpose(0, 1)
+        off = (self.project(features.flatten(2).mT) - projected).transpose(0, 1)
         if not self.triangle:
             distance = off.square().sum(-1)  # (places, N)
         else:
@@ -122,12 +128,13 @@ def compact(detector: Detector, size: Size, precision: str) -> None:
     `precision` is that of the networks: beside fp32 they stay as they are. Deterministic; it takes
     seconds at 256 x 256.
     """
-    if precision not in SIDES:
+    if precision not in MOST_ALONE:
         return
     for name, statistic in detector.statistics.items():
         if name == "position":
             ignored = places_of(detector.view.ignored, tuple(map(output_side, size)))
-            small = CompactPosition(statistic, ignored, SIDES[precision])
+            side = 1 if ignored.numel() <= MOST_ALONE[precision] else 2
+            small = CompactPosition(statistic, ignored, side)
         else:
             small = CompactComposition(statistic)
         detector.statistics[name] = small.requires_grad_(False)

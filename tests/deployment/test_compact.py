@@ -1,11 +1,14 @@
 """Compact statistics: near the full ones, equal to loops over places, small in every file."""
 
+from pathlib import Path
+
 import numpy as np
 import onnx
 import openvino
 import pytest
 import torch
 
+from deployment import compact
 from deployment.compact import CompactComposition, CompactPosition
 from deployment.description import Description
 from deployment.graph import ScoringGraph
@@ -16,19 +19,14 @@ from prediction.predictor import load_detector
 from tests.models.test_statistics import (
     DIRECTIONS,
     HEIGHT,
-    PLACES,
     WIDTH,
-    by_place,
     composition_of,
     draw,
     position_of,
 )
 
+FOLDED = 8192  # elements of a constant up to which PyTorch's exporter computes what is made of it
 NONE = torch.zeros(HEIGHT, WIDTH, dtype=torch.bool)  # of the places ignored
-
-
-def noise(shape: tuple[int, ...]) -> torch.Tensor:
-    return torch.randn(shape, generator=torch.Generator().manual_seed(0))
 
 
 def apart(found: torch.Tensor, expected: torch.Tensor) -> float:
@@ -42,35 +40,36 @@ def test_of_squares_of_one_place_it_is_the_full_distance_but_for_rounding(own, c
     position, new = position_of(draw(count), own=own), draw(5, seed=1)
     found = CompactPosition(position, NONE, 1)(new)
     assert found.shape == (5, 1, HEIGHT, WIDTH)
-    assert apart(found, position(new)) < 0.02
+    assert apart(found, position(new)) < 0.1
 
 
-@pytest.mark.parametrize("directions", [3, 40], ids=["one triangle", "in steps"])
-def test_it_is_by_the_mean_covariance_of_each_square_worked_place_by_place(directions):
-    features, new = draw(200).repeat(1, 7, 1, 1), draw(5, seed=1).repeat(1, 7, 1, 1)
-    features, new = (x + noise(x.shape) for x in (features, new))
-    basis = torch.linalg.qr(noise((42, directions)))[0]
-    position = position_of(features, basis)
+@pytest.mark.parametrize("step", [2, 16], ids=["in steps", "in one"])
+def test_it_is_by_the_mean_covariance_of_each_square_worked_place_by_place(monkeypatch, step):
+    monkeypatch.setattr(compact, "STEP", step)
+    position, new = position_of(draw(200)), draw(5, seed=1)
     found = CompactPosition(position, NONE, 2)(new)[:, 0].numpy()
+    basis = position.basis.double().numpy()
     covariance = position.moments().shrunk_to_pooled().double().numpy()
-    covariance = covariance.reshape(HEIGHT, WIDTH, directions, directions)
+    covariance = covariance.reshape(HEIGHT, WIDTH, DIRECTIONS, DIRECTIONS)
     mean = position.mean.double().numpy().reshape(HEIGHT, WIDTH, -1)
     for row, column in np.ndindex(HEIGHT, WIDTH):
         y, x = row // 2 * 2, column // 2 * 2  # the last column, 6, stands alone
-        ridge = RIDGE * np.eye(directions)
+        ridge = RIDGE * np.eye(DIRECTIONS)
         inverse = np.linalg.inv(covariance[y : y + 2, x : x + 2].mean((0, 1)) + ridge)
-        usual = np.trace(inverse @ (covariance[row, column] + ridge)) / directions
-        off = (new[:, :, row, column].double().numpy() - mean[row, column]) @ basis.double().numpy()
+        usual = np.trace(inverse @ (covariance[row, column] + ridge)) / DIRECTIONS
+        off = (new[:, :, row, column].double().numpy() - mean[row, column]) @ basis
         expected = np.einsum("nd,de,ne->n", off, inverse, off) / usual
-        assert found[:, row, column] == pytest.approx(expected, rel=0.05)
+        assert found[:, row, column] == pytest.approx(expected, rel=0.05, abs=0.05)
 
 
 def test_an_ignored_place_makes_its_neighbours_no_stranger():
     features, ignored = draw(200), NONE.clone()
     ignored[:, 2] = True
     position = position_of(torch.where(ignored, features.mean(0), features))
-    found = CompactPosition(position, ignored, 2)(features)[..., 3].mean(0)
-    assert found.numpy() == pytest.approx(DIRECTIONS, rel=0.1)  # the mean of a chi-squared distance
+    found, expected = (
+        p(features)[..., 3] for p in (CompactPosition(position, ignored, 2), position)
+    )
+    assert found.mean().item() == pytest.approx(expected.mean().item(), rel=0.05)
 
 
 @pytest.mark.parametrize("count", [3, 10, 200])
@@ -90,7 +89,7 @@ def test_ignored_places_are_imputed_as_by_the_full_statistic():
     assert torch.allclose(found, expected, rtol=0, atol=0.02)
 
 
-@pytest.fixture(params=[True, False], ids=["own", "shared"])
+@pytest.fixture(scope="module", params=[True, False], ids=["own", "shared"])
 def detector(alone, request):
     """Of statistics alone, with a region that it ignores."""
     found = load_detector(alone.folder, "cpu", "fp32").detector
@@ -113,28 +112,33 @@ def test_it_is_the_same_on_every_call_and_leaves_fp32_as_it_is(detector):
     assert torch.equal(states[2]["projection"], expected[0])
 
 
-@pytest.mark.filterwarnings("ignore:.*at best")
-def test_a_file_holds_the_bytes_and_gives_what_the_graph_gives(detector, tmp_path):
+@pytest.fixture(scope="module")
+def file(detector, tmp_path_factory) -> tuple[ScoringGraph, Path]:
+    """A graph for INT8, whose networks are not so yet, and its file."""
     graph = ScoringGraph(detector, (64, 64), precision="int8").eval()
+    path = tmp_path_factory.mktemp("file") / "detector.onnx"
     description = Description((64, 64), True, detector.experts, 8, 1.0, 1.0, 0.1, (0.5,), *4 * [""])
-    write_onnx(graph, description, tmp_path / "detector.onnx", None)
-    held = onnx.load(tmp_path / "detector.onnx").graph.initializer
-    kept = {i.name.partition("statistics.")[2]: i.data_type for i in held if len(i.raw_data) > 5000}
-    assert kept["composition.directions.digits"] == onnx.TensorProto.INT8
+    write_onnx(graph, description, path, None)
+    return graph, path
+
+
+@pytest.mark.parametrize("runtime", ["onnxruntime", "openvino"])
+def test_a_file_gives_what_the_graph_gives(file, runtime):
+    graph, path = file
     image = np.random.default_rng(0).integers(0, 256, (2, 64, 64, 3), dtype=np.uint8)
     expected = graph(torch.from_numpy(image))
-    for runtime in ("onnxruntime", "openvino"):
-        found = load_exported(tmp_path / "detector.onnx", runtime).run(image)
-        for name in ("score", "experts", "anomaly_map"):
-            assert found[name] == pytest.approx(expected[name].numpy(), rel=2e-3, abs=2e-3)
+    found = load_exported(path, runtime).run(image)
+    for name in ("score", "experts", "anomaly_map"):
+        assert found[name] == pytest.approx(expected[name].numpy(), rel=2e-3, abs=2e-3)
 
 
-def test_openvinos_own_file_is_small_too(detector, tmp_path):
-    graph = ScoringGraph(detector, (64, 64), precision="int8").eval()
-    description = Description((64, 64), True, detector.experts, 8, 1.0, 1.0, 0.1, (0.5,), *4 * [""])
-    write_onnx(graph, description, tmp_path / "detector.onnx", None)
-    model = openvino.convert_model(tmp_path / "detector.onnx")
-    openvino.save_model(model, tmp_path / "detector.xml", compress_to_fp16=False)
+def test_files_hold_the_bytes(file, tmp_path):
+    graph, path = file
+    held = {i.name.partition("statistics.")[2]: i for i in onnx.load(path).graph.initializer}
+    for name, buffer in graph.detector.statistics.named_buffers():
+        if buffer.dtype == torch.int8 and buffer.numel() > FOLDED:
+            assert held[name].data_type == onnx.TensorProto.INT8, name
+            assert len(held[name].raw_data) == buffer.numel(), name
+    openvino.save_model(openvino.convert_model(path), tmp_path / "detector.xml", False)
     size = (tmp_path / "detector.bin").stat().st_size
-    # of the shared covariance alone the projection, half a megabyte, becomes fp32 again
-    assert size < (tmp_path / "detector.onnx").stat().st_size + 400_000
+    assert size < path.stat().st_size + 20_000
