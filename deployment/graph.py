@@ -8,6 +8,7 @@ from torch import nn
 
 from data.images import Size
 from data.samples import InputError
+from deployment.compact import compact
 from deployment.exported import said_by
 from deployment.resizing import enlarged, resized, taps
 from models.detector import Detector
@@ -23,8 +24,8 @@ class ScoringGraph(nn.Module):
 
     Images of any size, or of a `fixed_size` alone, are resized to `size` (height, width), as PIL
     does; not if `resizes` is false, then they have it. It is traced, so no size may decide what is
-    computed but one that is fixed. A `precision` of the networks below fp32, which is not theirs
-    here yet, lets resizing take half the time; see `taps`.
+    computed but one that is fixed. For a `precision` of the networks below fp32, which is not
+    theirs here yet, statistics are `compact` and resizing takes half the time; see `taps`.
     """
 
     def __init__(
@@ -37,6 +38,7 @@ class ScoringGraph(nn.Module):
     ):
         super().__init__()
         self.detector = detector.for_scoring()
+        compact(self.detector, size, precision)
         self.size, self.resizes = size, resizes and fixed_size != size
         self.fixed_size = fixed_size
         self.takes = fixed_size if resizes else size  # the only size, or None

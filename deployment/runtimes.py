@@ -67,6 +67,7 @@ class OpenVino(Exported):
             convolve_in_bf16(model)
         # else it would compute all in bf16 where the hardware does, resizing and distances included
         hints = {"INFERENCE_PRECISION_HINT": "f32"}
+        hints["DYNAMIC_QUANTIZATION_GROUP_SIZE"] = 0  # nor what is multiplied by bytes in INT8
         hints |= {"INFERENCE_NUM_THREADS": threads} if threads else {}
         self.compiled = core.compile_model(model, device.upper(), hints)
         return model.get_rt_info(["framework"]).value
