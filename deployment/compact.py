@@ -4,11 +4,19 @@ import math
 
 import torch
 from torch import nn
+from torch.nn import functional as F
 
 from data.images import Size
 from models.detector import Detector
 from models.pdn import output_side, places_of
-from models.statistics import RIDGE, Composition, Position, eigen, inverse_root
+from models.statistics import (
+    LEAST_DEVIATION,
+    RIDGE,
+    Composition,
+    Position,
+    eigen,
+    inverse_root,
+)
 
 # Places of a map that share no covariances, at most, by the precision of the networks. At 256 x 256
 # there are 3136: the position takes 9 MB or, as 2 x 2 of them share one, 2.6 MB of 52. INT8 leaves
@@ -65,13 +73,16 @@ class CompactPosition(nn.Module):
             self.projection = Columns(position.basis)
         else:
             self.projection = Columns(position.factors(False)[0])
-        self.projected = Columns(self.project(position.mean))
+        mean = position.mean.mT[None, :, :, None]  # (1, C, places, 1)
+        self.projected = Columns(self.projections(mean)[0, ..., 0].mT)
         self.register_buffer("imputed", ignored.flatten().nonzero()[:, 0])
         self.typical = Columns(position.mean[self.imputed].mT)
 
-    def project(self, features: torch.Tensor) -> torch.Tensor:
-        """Return features (..., C) in the directions of covariances, (..., d)."""
-        return features @ self.projection() * self.projection.scale
+    def projections(self, features: torch.Tensor) -> torch.Tensor:
+        """Return features (N, C, h, w) in the directions of covariances, (N, d, h, w)."""
+        # a convolution's weights, so that features need not be laid out anew
+        weights = self.projection().mT[..., None, None]
+        return F.conv2d(features, weights) * self.projection.scale[:, None, None]
 
     def impute(self, features: torch.Tensor, _: torch.Tensor) -> torch.Tensor:
         """Return features (N, C, h, w) with good images' mean ones at ignored places."""
@@ -82,7 +93,7 @@ class CompactPosition(nn.Module):
         """Return the squared distance of each place, (N, 1, h, w), of features (N, C, h, w)."""
         n, _, h, w = features.shape
         projected = self.projected() * self.projected.scale
-        off = (self.project(features.flatten(2).mT) - projected).transpose(0, 1)
+        off = self.projections(features).flatten(2).permute(2, 0, 1) - projected[:, None]
         if not self.triangle:
             distance = off.square().sum(-1)  # (places, N)
         else:
@@ -104,22 +115,34 @@ def blocks(size: Size, side: int) -> torch.Tensor:
     return (rows[:, None, :, None] * size[1] + columns[None, :, None]).reshape(-1, side**2)
 
 
-class CompactComposition(Composition):
+class CompactComposition(nn.Module):
     """`Composition` whose covariance has its directions in int8.
 
     Rounding one that is narrow, which weighs much, does not show in the others.
     """
 
     def __init__(self, composition: Composition):
-        super().__init__(len(composition.units) // 2)
-        self.load_state_dict(composition.state_dict())
+        super().__init__()
+        self.register_buffer("units", composition.units)
+        self.register_buffer("mean", composition.mean)
         values, vectors = eigen(composition.inverse())
         self.directions = Columns(vectors.float())
         self.register_buffer("weight", values.float() * self.directions.scale.square())
 
-    def weigh(self, off: torch.Tensor) -> torch.Tensor:
-        directions = self.directions()
-        return off @ directions * self.weight @ directions.mT
+    def forward(self, features: torch.Tensor) -> torch.Tensor:
+        """Return what each place adds, (N, 1, h, w), of features (N, C, h, w): as `Composition`.
+
+        They stay as they are laid out.
+        """
+        around = features - features.mean((2, 3), keepdim=True)
+        std = around.square().mean((2, 3), keepdim=True).clamp(min=LEAST_DEVIATION**2).sqrt()
+        summary = torch.cat([features.mean((2, 3)), std.flatten(1)], 1)  # (N, 2 C)
+        off, directions = summary / self.units - self.mean, self.directions()
+        pull = off @ directions * self.weight @ directions.mT
+        by_mean, by_std = (pull / self.units)[..., None, None].chunk(2, 1)
+        by_place = (around * (around * (by_std / std) + by_mean)).sum(1, keepdim=True)
+        distance = (off * pull).sum(1) - (by_std * std).sum((1, 2, 3))
+        return (by_place + distance[:, None, None, None]) / (features[0, 0].numel())
 
 
 def compact(detector: Detector, size: Size, precision: str) -> None:

@@ -10,7 +10,7 @@ from data.samples import InputError
 from deployment.description import INPUT
 from deployment.exported import REQUIREMENTS, required
 from deployment.graph import ScoringGraph
-from deployment.runtimes import convolve_in_bf16
+from deployment.runtimes import convolve_in_bf16, is_convolution
 
 if TYPE_CHECKING:
     import openvino
@@ -49,13 +49,16 @@ def quantised(model: "openvino.Model", images: Good, spread: float) -> "openvino
 
     nncf.set_log_level("ERROR")  # it tells every layer that it leaves
     nodes = model.get_ordered_ops()
-    first = [n.get_friendly_name() for n in nodes if is_convolution(n) and reads_image(n)]
+    convolutions = [node for node in nodes if node.get_type_name() == "Convolution"]
+    kept = [node for node in convolutions if not is_convolution(node) or reads_image(node)]
     others = {n.get_type_name() for n in nodes} - {"Convolution", "Constant", "Parameter", "Result"}
     lower = nncf.quantize(
         model,
         nncf.Dataset(images.train, lambda image: {INPUT: image}),
         subset_size=len(images.train),
-        ignored_scope=nncf.IgnoredScope(names=first, types=sorted(others)),
+        ignored_scope=nncf.IgnoredScope(
+            names=[node.get_friendly_name() for node in kept], types=sorted(others)
+        ),
     )
     convolve_in_bf16(lower)
     settle(model, lower, images, spread)
@@ -78,10 +81,6 @@ def seen(good: Good, graph: ScoringGraph) -> Good:
 
     chosen = (paths[:: max(1, len(paths) // IMAGES)][:IMAGES] for paths in good)
     return Good(*([taken(path) for path in paths] for paths in chosen))
-
-
-def is_convolution(node: "openvino.Node") -> bool:
-    return node.get_type_name() == "Convolution"
 
 
 def reads_image(node: "openvino.Node") -> bool:

@@ -88,7 +88,7 @@ def convolve_in_bf16(model) -> None:
         sources = [value.get_source_output() for value in node.inputs()]
         inside = [source.get_node().get_friendly_name() in lowered for source in sources]
         kinds = {source.get_node().get_type_name() for source in sources}
-        begins = node.get_type_name() == "Convolution" and "FakeQuantize" not in kinds
+        begins = is_convolution(node) and "FakeQuantize" not in kinds
         if begins or (node.get_type_name() in BEHIND and inside[0]):
             lowered.add(node.get_friendly_name())
         elif not any(inside):
@@ -99,6 +99,16 @@ def convolve_in_bf16(model) -> None:
                 value.replace_source_output(cast(source, wanted))
         node.validate_and_infer_types()
     model.validate_nodes_and_infer_types()
+
+
+def is_convolution(node) -> bool:
+    """Tell whether an openvino.Node is a convolution of a network; statistics may have others."""
+    if node.get_type_name() != "Convolution":
+        return False
+    weights = node.input_value(1).get_node()
+    while weights.get_type_name() != "Constant":
+        weights = weights.input_value(0).get_node()
+    return "statistics" not in weights.get_friendly_name()
 
 
 def cast(output, kind: str):

@@ -226,19 +226,16 @@ class Composition(nn.Module):
         """Forget the inverse: it is of another fit."""
         self.precision = None
 
-    def weigh(self, off: torch.Tensor) -> torch.Tensor:
-        """Return summaries less their mean (N, 2 C), in `units`, times the inverse."""
-        return off @ (self.inverse() if self.precision is None else self.precision)
-
     def forward(self, features: torch.Tensor) -> torch.Tensor:
         """Return what each place adds to the squared distance, (N, 1, h, w); it may be negative.
 
         `features` is (N, C, h, w). Exact, since an image's mean is the mean over its places of f,
         and its standard deviation that of (f - mean)² / std.
         """
+        precision = self.inverse() if self.precision is None else self.precision
         summary = summaries(features)
         mean, std = summary.chunk(2, 1)  # (N, C)
-        pull = self.weigh(summary / self.units - self.mean)
+        pull = (summary / self.units - self.mean) @ precision
         by_mean, by_std = (pull / self.units).chunk(2, 1)
         off = features.flatten(2).mT - mean[:, None]  # (N, places, C); their squares have mean std²
         by_place = off.square() @ (by_std / std)[..., None] + off @ by_mean[..., None]
