@@ -1,4 +1,4 @@
-"""Statistics in a twentieth of the bytes, for files of low precision: near the fitted ones."""
+"""Statistics in few bytes, for files of low precision: near the fitted ones."""
 
 import math
 
@@ -19,7 +19,7 @@ from models.statistics import (
 )
 
 # Places of a map that share no covariances, at most, by the precision of the networks. At 256 x 256
-# there are 3136: the position takes 9 MB or, as 2 x 2 of them share one, 2.6 MB of 52. INT8 leaves
+# there are 3136: the position takes 8.3 MB or, as 2 x 2 of them share one, 2.3 of 52. INT8 leaves
 # a file no more.
 MOST_ALONE = {"bf16": math.inf, "int8": 1000}
 STEP = 8  # columns of a triangle that are held with the rows of the longest: a tenth is zeros
