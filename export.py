@@ -173,9 +173,7 @@ def main(options: argparse.Namespace) -> int:
     predictor = load_detector(options.detector, "cpu", "fp32", rate)
     fixed = options.fixed_size and tuple(options.fixed_size)
     resizes = not options.without_resize
-    graph = ScoringGraph(
-        predictor.detector, predictor.size, resizes, fixed, options.precision
-    ).eval()
+    graph = ScoringGraph(predictor.detector, predictor.size, resizes, fixed).eval()
     description = describe(predictor, graph, options)
     close, faults = True, []
     for name, path in plan.files.items():

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from copy import deepcopy
 
 import torch
 from torch import nn
@@ -24,8 +25,7 @@ class ScoringGraph(nn.Module):
 
     Images of any size, or of a `fixed_size` alone, are resized to `size` (height, width), as PIL
     does; not if `resizes` is false, then they have it. It is traced, so no size may decide what is
-    computed but one that is fixed. For a `precision` of the networks below fp32, which is not
-    theirs here yet, statistics are `compact` and resizing takes half the time; see `taps`.
+    computed but one that is fixed.
     """
 
     def __init__(
@@ -34,16 +34,28 @@ class ScoringGraph(nn.Module):
         size: Size,
         resizes: bool = True,
         fixed_size: Size | None = None,
-        precision: str = "fp32",
     ):
         super().__init__()
         self.detector = detector.for_scoring()
-        compact(self.detector, size, precision)
         self.size, self.resizes = size, resizes and fixed_size != size
         self.fixed_size = fixed_size
         self.takes = fixed_size if resizes else size  # the only size, or None
-        self.digits = 2 if precision == "fp32" else 1
-        self.taps = taps(fixed_size, size, self.digits) if fixed_size and self.resizes else None
+        self.settle_on(2)
+
+    def settle_on(self, digits: int) -> None:
+        """Choose the `digits` by which images are resized; see `taps`."""
+        self.digits, known = digits, self.fixed_size and self.resizes
+        self.taps = taps(self.fixed_size, self.size, digits) if known else None
+
+    def lowered(self, precision: str) -> "ScoringGraph":
+        """Return a graph for networks of a `precision` below fp32, which is not theirs here yet.
+
+        Its statistics are `compact`, and its resizing takes half the time.
+        """
+        lower = deepcopy(self)
+        lower.settle_on(1)
+        compact(lower.detector, self.size, precision)
+        return lower
 
     @property
     def free(self) -> dict[int, str]:

@@ -25,20 +25,20 @@ def write_openvino(
     """Write `graph` to `path` and its weights beside it, whole or not at all.
 
     In fp32; with convolutions in bf16; or with most of them in INT8, by `good` images. Raises
-    InputError when INT8 is not accurate.
+    InputError when what is below fp32 is not accurate.
     """
     import openvino
 
-    content = onnx_program(graph, description).model_proto.SerializeToString()
+    precision = description.precision
+    written = graph if precision == "fp32" else graph.lowered(precision)
+    content = onnx_program(written, description).model_proto.SerializeToString()
     model = openvino.Core().read_model(content)
-    images, spread = good and seen(good, graph), spread_of(description.good_scores)
-    if description.precision == "int8":
-        model = quantised(model, images, spread)
-    if description.precision == "bf16":
-        exact = model.clone()
+    if precision != "fp32":
+        unlowered, images = model.clone(), good and seen(good, graph)
+        model = quantised(model, images.train) if precision == "int8" else model
         convolve_in_bf16(model)
         if images:
-            settle(exact, model, images, spread)
+            settle(unlowered, model, graph, images, spread_of(description.good_scores))
     for index, node in enumerate(model.get_ordered_ops()):  # its own names count on and on
         if node.get_type_name() not in ("Parameter", "Result"):
             node.set_friendly_name(f"{node.get_type_name()}_{index}")

@@ -4,13 +4,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
+import torch
 
 from data.images import load_image
 from data.samples import InputError
 from deployment.description import INPUT
-from deployment.exported import REQUIREMENTS, required
+from deployment.exported import REQUIREMENTS, Arrays, required
 from deployment.graph import ScoringGraph
-from deployment.runtimes import convolve_in_bf16, is_convolution
+from deployment.runtimes import AS_WRITTEN, is_convolution
 
 if TYPE_CHECKING:
     import openvino
@@ -37,13 +38,10 @@ def check_nncf() -> None:
     required("nncf", REQUIREMENTS)
 
 
-def quantised(model: "openvino.Model", images: Good, spread: float) -> "openvino.Model":
-    """Return a model with convolutions in INT8, but for the first of each network, in bf16.
+def quantised(model: "openvino.Model", images: list[np.ndarray]) -> "openvino.Model":
+    """Return a model with its networks' convolutions in INT8, but for the first of each.
 
-    Those read the image, and gain nothing: they write more than they compute. All else stays as it
-    is, but for the centre of the composition, which is the quantised teacher's, and the level of
-    each expert's score: features are noisier, by nearly the same in every image. Raises InputError
-    where validation images show that scores or maps are others.
+    Those read the image, and gain nothing: they write more than they compute. All else stays.
     """
     import nncf
 
@@ -52,24 +50,40 @@ def quantised(model: "openvino.Model", images: Good, spread: float) -> "openvino
     convolutions = [node for node in nodes if node.get_type_name() == "Convolution"]
     kept = [node for node in convolutions if not is_convolution(node) or reads_image(node)]
     others = {n.get_type_name() for n in nodes} - {"Convolution", "Constant", "Parameter", "Result"}
-    lower = nncf.quantize(
+    return nncf.quantize(
         model,
-        nncf.Dataset(images.train, lambda image: {INPUT: image}),
-        subset_size=len(images.train),
+        nncf.Dataset(images, lambda image: {INPUT: image}),
+        subset_size=len(images),
         ignored_scope=nncf.IgnoredScope(
             names=[node.get_friendly_name() for node in kept], types=sorted(others)
         ),
     )
-    convolve_in_bf16(lower)
-    settle(model, lower, images, spread)
-    return lower
 
 
-def settle(model: "openvino.Model", lower: "openvino.Model", images: Good, spread: float) -> None:
-    """Let a model of less precision score good images as in fp32; raises as `quantised`."""
+def settle(
+    model: "openvino.Model",
+    lower: "openvino.Model",
+    graph: ScoringGraph,
+    images: Good,
+    spread: float,
+) -> None:
+    """Let `lower`, which is `model` in less precision, score good images as `graph` does.
+
+    The centre of its composition becomes that of its teacher, and the level of each expert's score
+    that of the graph: features are noisier, by nearly the same in every image. Raises InputError
+    where validation images show that scores or maps are others by more than the goals.
+    """
+    train, validation = (outputs_of(graph, split) for split in images)
     recentre(model, lower, images.train)
-    level(model, lower, images.train)
-    check(model, lower, images.validation, spread)
+    if "experts" in train:
+        level(lower, images.train, train["experts"])
+    check(lower, images.validation, validation, spread)
+
+
+def outputs_of(graph: ScoringGraph, images: list[np.ndarray]) -> Arrays:
+    """Return a graph's outputs of images."""
+    found = [graph(torch.from_numpy(image)) for image in images]
+    return {name: np.concatenate([one[name].numpy() for one in found]) for name in found[0]}
 
 
 def seen(good: Good, graph: ScoringGraph) -> Good:
@@ -111,15 +125,15 @@ def off_centre(model: "openvino.Model", images: list[np.ndarray]) -> np.ndarray:
     return outputs(copy, images)[0].mean(0)
 
 
-def level(model: "openvino.Model", lower: "openvino.Model", images: list[np.ndarray]) -> None:
-    """Take from a quantised model's experts what their scores of images rose by in the mean."""
+def level(lower: "openvino.Model", images: list[np.ndarray], wanted: np.ndarray) -> None:
+    """Take from a model's experts what their scores of images exceed the `wanted` by, (N, experts).
+
+    In the mean.
+    """
     from openvino import opset13
 
-    names = [output.any_name for output in model.outputs]
-    if "experts" not in names:
-        return
-    which = names.index("experts")
-    rises = np.mean(outputs(lower, images)[which] - outputs(model, images)[which], 0)
+    which = [output.any_name for output in lower.outputs].index("experts")
+    rises = np.mean(outputs(lower, images)[which] - wanted, 0)
     stack = lower.outputs[which].get_node().input_value(0)  # (N, 1) of each expert, joined
     joined = stack.get_node().get_type_name() == "Concat"
     columns = stack.get_node().input_values() if joined else [stack]
@@ -131,21 +145,19 @@ def level(model: "openvino.Model", lower: "openvino.Model", images: list[np.ndar
             reader.replace_source_output(levelled.output(0))
 
 
-def check(
-    model: "openvino.Model", lower: "openvino.Model", images: list[np.ndarray], spread: float
-) -> None:
-    """Raise InputError where a quantised model's scores or maps are not those of its model.
+def check(lower: "openvino.Model", images: list[np.ndarray], wanted: Arrays, spread: float) -> None:
+    """Raise InputError where a model's scores or maps of images are not the `wanted` ones.
 
     Differences are root mean squares; of scores in units of good images' `spread`.
     """
-    names = [output.any_name for output in model.outputs]
-    ours, theirs = (dict(zip(names, outputs(m, images), strict=True)) for m in (lower, model))
-    off = {n: np.sqrt(np.square(ours[n] - theirs[n]).mean()) for n in ("score", "anomaly_map")}
+    names = [output.any_name for output in lower.outputs]
+    found = dict(zip(names, outputs(lower, images), strict=True))
+    off = {n: np.sqrt(np.square(found[n] - wanted[n]).mean()) for n in ("score", "anomaly_map")}
     score, anomaly_map = off["score"] / spread, off["anomaly_map"]
     if not (score <= SCORE_GOAL and anomaly_map <= MAP_GOAL):
         raise InputError(
-            f"--precision: validation images' scores differ by {score:.2g} of good images' "
-            f"spread, maps by {anomaly_map:.2g} (goals {SCORE_GOAL:g}, {MAP_GOAL:g}): raise it"
+            f"--precision: validation images' scores differ by {score:.2g} of good images' spread, "
+            f"maps by {anomaly_map:.2g} (goals {SCORE_GOAL:g}, {MAP_GOAL:g}): take a higher one"
         )
 
 
@@ -153,6 +165,6 @@ def outputs(model: "openvino.Model", images: list[np.ndarray]) -> list[np.ndarra
     """Return a model's outputs of images, one after the other: (N, ...) each."""
     import openvino
 
-    compiled = openvino.Core().compile_model(model, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
+    compiled = openvino.Core().compile_model(model, "CPU", AS_WRITTEN)
     found = [[v.copy() for v in compiled({INPUT: image}).to_tuple()] for image in images]
     return [np.concatenate(of_all) for of_all in zip(*found, strict=True)]

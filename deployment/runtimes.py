@@ -22,6 +22,9 @@ from deployment.exported import (
     said_by,
 )
 
+# Else OpenVINO would compute all in bf16 where the hardware does, resizing and distances included,
+# and in INT8 what is multiplied by bytes.
+AS_WRITTEN = {"INFERENCE_PRECISION_HINT": "f32", "DYNAMIC_QUANTIZATION_GROUP_SIZE": 0}
 BEHIND = ("Add", "Relu", "AvgPool")  # a convolution, computed with it
 # What ONNX Runtime computes with, and what with where that cannot.
 PROVIDERS = {
@@ -65,9 +68,7 @@ class OpenVino(Exported):
         model = core.read_model(*files)
         if precision == "bf16":
             convolve_in_bf16(model)
-        # else it would compute all in bf16 where the hardware does, resizing and distances included
-        hints = {"INFERENCE_PRECISION_HINT": "f32"}
-        hints["DYNAMIC_QUANTIZATION_GROUP_SIZE"] = 0  # nor what is multiplied by bytes in INT8
+        hints = dict(AS_WRITTEN)
         hints |= {"INFERENCE_NUM_THREADS": threads} if threads else {}
         self.compiled = core.compile_model(model, device.upper(), hints)
         return model.get_rt_info(["framework"]).value

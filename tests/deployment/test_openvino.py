@@ -11,7 +11,7 @@ from openvino import opset13
 
 import predict
 from data.samples import InputError
-from deployment import quantisation
+from deployment import openvino_file, quantisation
 from deployment.runtimes import load_exported
 from prediction.predictor import load_detector
 from tests.deployment.conftest import run_export
@@ -124,7 +124,8 @@ def scoring(experts, risen):
 def test_experts_that_rose_are_levelled_and_so_is_the_score_of_all(experts):
     images = [np.full((1, 4, 4, 3), value, np.uint8) for value in (10, 60)]
     exact, risen = scoring(experts, 0), scoring(experts, 5)
-    quantisation.level(exact, risen, images)
+    scores = quantisation.outputs(exact, images)[1]
+    quantisation.level(risen, images, scores)
     found, expected = (quantisation.outputs(model, images) for model in (risen, exact))
     for ours, theirs in zip(found, expected, strict=True):
         assert ours == pytest.approx(theirs)
@@ -133,7 +134,7 @@ def test_experts_that_rose_are_levelled_and_so_is_the_score_of_all(experts):
 def test_unsettled_a_quantised_composition_finds_good_images_stranger(
     files, alone, product, monkeypatch, tmp_path
 ):
-    monkeypatch.setattr(quantisation, "settle", lambda *_: None)
+    monkeypatch.setattr(openvino_file, "settle", lambda *_: None)
     line = ("--format", "openvino", "--precision", "int8", "--out", tmp_path)
     assert run_export(alone.folder, *line) == 0
     image = product / "test" / "good" / "000.png"
