@@ -38,7 +38,10 @@ def evaluate_file(file: Path, options: argparse.Namespace) -> tuple[Run, dict] |
     None, and a note, where there are none. Nothing is kept: the run's results are its detector's.
     """
     names = ("device", "device_gpu", "precision", "false_alarm_rate", "runtime", "trusted")
-    predictor = load_detector(file, **{name: getattr(options, name) for name in names})
+    asked = {name: getattr(options, name) for name in names}
+    if asked["precision"] == "fp32":  # of the detectors that it is compared with
+        asked["precision"] = "auto"
+    predictor = load_detector(file, **asked)
     run, unreadable = run_of(file, predictor.about, options), {}
     category, _ = load_test_set(run, options)
     if not category.scored:
