@@ -25,7 +25,12 @@ from utils.commands import run_command, say
 from utils.detectors import find_detector
 from utils.files import user_path
 from utils.labelling import load_test_set
-from utils.options import Parser, add_detector_argument, add_false_alarm_option
+from utils.options import (
+    Parser,
+    add_detector_argument,
+    add_false_alarm_option,
+    add_path_options,
+)
 from utils.recipe import check_false_alarm_rate
 from utils.runs import run_around
 
@@ -58,7 +63,7 @@ def get_parser() -> Parser:
     text += "; several may be named"
     choices = {"nargs": "+", "choices": FORMATS, "default": ["onnx"]}
     parser.add_argument("--format", **choices, help=text)
-    text = "of the networks; default: fp32"
+    text = "of the networks"
     parser.add_argument("--precision", choices=PRECISIONS, default="fp32", help=text)
     text = "a smaller graph, for images that have the detector's size already"
     parser.add_argument("--without_resize", action="store_true", help=text)
@@ -73,45 +78,57 @@ def get_parser() -> Parser:
     add_false_alarm_option(parser)
     text = "compare the file with the detector on IMAGES; none: the run's test images"
     parser.add_argument("--check", nargs="*", metavar="IMAGES", help=text)
+    add_path_options(parser.add_argument_group("where the run's images are, if they were moved"))
     return parser
 
 
 def prepare(options: argparse.Namespace) -> Plan:
     """Return what is to be done. Raises one InputError with every fault."""
-    faults, folder, images, good = check_false_alarm_rate(options), Path(), [], None
+    faults, plan = check_false_alarm_rate(options) + check_size(options), None
     formats = [*dict.fromkeys(options.format)]
     for name in formats:
         kind = FORMATS[name]
         if options.precision not in kind.precisions:
-            faults.append(f"--format {name} is written in {', '.join(kind.precisions)} alone")
+            known = ", ".join(kind.precisions)
+            faults.append(f"--format {name} is written in {known}, not in {options.precision}")
         with noted(faults):
             kind.check()
-    faults += check_size(options)
+    if options.out and options.out.exists() and not options.out.is_dir():
+        faults.append(f"--out {options.out} is no folder: name another")
     if options.compiled and formats != ["torch"]:
         faults.append("--compiled is for --format torch alone: export the others without it")
     elif options.compiled:
         with noted(faults):
             check_compiler(options.compiled)
-    with noted(faults):
-        check_trained(options.detector)
-        detector = find_detector(options.detector)
-        run = run_around(detector)
-        folder = options.out or (run.exports_folder if run else detector.parent)
-        stored = argparse.Namespace(unlabelled=None, labelled=None)
-        if options.precision == "int8":
+    if options.precision == "int8":
+        with noted(faults):
             check_nncf()
-            if run is None:
-                raise InputError(f"--precision int8 needs the good images of {detector}: its run")
-        if run and options.precision != "fp32" and "openvino" in formats:
-            category = load_test_set(run, stored)[0]
-            good = Good(*([s.image for s in of] for of in (category.train, category.validation)))
-        if options.check:
-            images = [*find_images(options.check)]
-        elif options.check is not None:
-            images = [s.image for s in load_test_set(run, stored)[0].scored] if run else []
-            if not images:
-                raise InputError(f"--check: {detector} has no test images here: name some")
+    with noted(faults):
+        plan = look_up(options, formats)
     report_faults(faults)
+    return plan
+
+
+def look_up(options: argparse.Namespace, formats: list[str]) -> Plan:
+    """Return the plan for a detector. Raises InputError where it, or images of its run, lack."""
+    check_trained(options.detector)
+    detector = find_detector(options.detector)
+    run, good, images = run_around(detector), None, []
+    if options.precision == "int8" and run is None:
+        raise InputError(
+            f"--precision int8 needs good images: name a run's folder, not {detector} alone"
+        )
+    stored = argparse.Namespace(**vars(options), unlabelled=None, labelled=None)
+    if run and options.precision != "fp32" and "openvino" in formats:
+        category = load_test_set(run, stored)[0]
+        good = Good(*([s.image for s in of] for of in (category.train, category.validation)))
+    if options.check:
+        images = [*find_images(options.check)]
+    elif options.check is not None:
+        images = [s.image for s in load_test_set(run, stored)[0].scored] if run else []
+        if not images:
+            raise InputError(f"--check: {detector} has no test images here: name some")
+    folder = options.out or (run.exports_folder if run else detector.parent)
     files = {name: folder / f"{stem_of(options)}{FORMATS[name].suffix}" for name in formats}
     return Plan(files, images, good)
 
@@ -196,7 +213,8 @@ def check(predictor: TrainedPredictor, path: Path, images: list[Path]) -> bool:
     print(f"images            {found.images}")
     print(f"score differs by  {found.score:.2g} of good images' spread (goal {goals.score:g})")
     print(f"map differs by    {found.anomaly_map:.2g} (goal {goals.anomaly_map:g})")
-    print(f"other verdicts    {found.verdicts} (goal {goals.verdicts:g})")
+    goal = f" (goal {goals.verdicts})" if goals.verdicts < len(images) else ""
+    print(f"other verdicts    {found.verdicts}{goal}")
     return found.is_close(goals)
 
 

@@ -175,16 +175,9 @@ def main(options: argparse.Namespace) -> int:
     """Score all that is meant; what cannot be read does not stop the others."""
     output = Output(options.maps, options.pictures)
     source = prepare(options, output)
-    names = (
-        "device",
-        "device_gpu",
-        "precision",
-        "compile",
-        "scoring_batch_size",
-        "runtime",
-        "trusted",
-    )
-    chosen = {name: getattr(options, name) for name in (*names, "false_alarm_rate", "ignore")}
+    names = ("device", "device_gpu", "precision", "compile", "scoring_batch_size", "runtime")
+    names += ("trusted", "false_alarm_rate", "ignore")
+    chosen = {name: getattr(options, name) for name in names}
     predictor = load_detector(options.detector, **chosen)
     columns = columns_of(predictor, bool(options.drift))
     done = anomalous = 0

@@ -12,7 +12,6 @@ from importlib import metadata
 from itertools import cycle
 from pathlib import Path
 
-import numpy as np
 import torch
 from PIL import Image
 from torch.utils.flop_counter import FlopCounterMode
@@ -31,7 +30,8 @@ from benchmarks.ways import (
 )
 from data.catalog import find_root, read_category
 from data.images import decode, image_size
-from data.samples import Category, InputError, Sample
+from data.samples import Category, InputError, Sample, evenly
+from deployment.description import spread_of
 from deployment.formats import FORMATS
 from deployment.runtimes import RUNTIMES
 from evaluation.image_metrics import auroc
@@ -83,12 +83,6 @@ def check_deployment(options: argparse.Namespace) -> list[str]:
     """Return the faults of these options."""
     faults = check_positive(options, "good_images", "threads", "steps", "repeats", "starts")
     return faults + check_not_negative(options, "warm_up") + check_image_size(options)
-
-
-def evenly(samples: list[Sample], count: int) -> list[Sample]:
-    """Return at most `count` of some samples, evenly spaced."""
-    count = min(count, len(samples))
-    return [samples[number * len(samples) // count] for number in range(count)]
 
 
 def link_good_images(category: Category, product: Path, count: int) -> None:
@@ -192,8 +186,7 @@ def measure(
     steps = {name: repeated(taking_turns(way, pictures, found[name])) for name, way in ways.items()}
     seconds = time_blocks(steps, CPU, options.warm_up, options.steps, options.repeats)
     most = rates(options)
-    good = own["fp32"].detector.good_scores[0].numpy()
-    deviation = float(np.std(good) or abs(good[0]))  # a single image has none
+    deviation = spread_of(own["fp32"].good_scores.tolist())
     rows, labels = [], [sample.label for sample in samples]
     needed = {n: operations(ways[n], pictures[0]) for n in (REFERENCE, PUBLISHED)}
     for name, way in ways.items():

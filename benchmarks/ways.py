@@ -19,7 +19,7 @@ from deployment.formats import FORMATS
 from deployment.runtimes import USUAL, load_exported
 from models.building import build_detector
 from prediction.exported import ExportedPredictor
-from prediction.predictor import Predictor
+from prediction.verdicts import Predictor
 from utils.commands import printable, say
 from utils.devices import seed_everything
 from utils.options import image_size

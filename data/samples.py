@@ -33,6 +33,12 @@ def noted(faults: list[str]) -> Iterator[None]:
         faults += error.args
 
 
+def evenly(things: list, count: int) -> list:
+    """Return at most `count` of some things, evenly spaced."""
+    count = min(count, len(things))
+    return [things[number * len(things) // count] for number in range(count)]
+
+
 @dataclass(frozen=True)
 class Sample:
     """One image: `label` is 1 for an anomaly; `defect` is its folder, `good` when there is none.

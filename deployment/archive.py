@@ -10,10 +10,12 @@ from data.samples import require_file
 # Records of a program or of a package, and the configurations that say how weights are stored.
 # Others are pickles: sample inputs, objects, weights of earlier versions.
 PLAIN = re.compile(
-    r"[\w.-]+/(\.data/\w+|archive_format|archive_version|byteorder|extra/[\w.]+|models/model\.json"
-    r"|data/(weights/weight_\d+|constants/tensor_\d+|aotinductor/model/[\w.-]+))"
+    r"\w[\w.-]*/(\.data/\w+|archive_format|archive_version|byteorder|extra/[\w.]+|models/model\.json"
+    r"|data/(weights/weight_\d+|constants/tensor_\d+|aotinductor/model/\w[\w.-]*))"
 )
-CONFIG = re.compile(r"[\w.-]+/data/(weights/model_weights|constants/model_constants)_config\.json")
+CONFIG = re.compile(
+    r"\w[\w.-]*/data/(weights/model_weights|constants/model_constants)_config\.json"
+)
 
 
 def check_archive(path: Path) -> None:

@@ -1,5 +1,6 @@
 """What every exported file gives, whatever runs it. Nothing here needs torch."""
 
+import hashlib
 import re
 from importlib import import_module
 from pathlib import Path
@@ -40,14 +41,16 @@ class Result(NamedTuple):
 class Exported:
     """An exported file at work; a runtime's own class opens it, in `load`, and gives `run`."""
 
-    lowers: tuple[str, ...] = ()  # precisions that the runtime makes of a higher one
+    lowers: tuple[str, ...] = ()  # precisions that the runtime makes of fp32
+    reads: tuple[str, ...] = ()  # suffixes of files
 
     def __init__(self, path: Path, device: str, precision: str | None, threads: int):
         self.path = path
         texts = self.load(path, device, precision, threads)
         self.description = read_description(texts)
         written = self.description.precision
-        if precision not in (None, written, *self.lowers):
+        allowed = {None, written} | {*(self.lowers if written == "fp32" else ())}
+        if precision not in allowed:
             raise InputError(f"{path} is in {written}, not in {precision}: export it so")
 
     def load(self, path: Path, device: str, precision: str | None, threads: int) -> dict[str, str]:
@@ -71,7 +74,7 @@ class Exported:
         if fixed and fixed != (image.height, image.width):
             name = picture if isinstance(picture, str | Path) else "the picture"
             raise InputError(
-                f"{name} has {image.height} x {image.width} pixels, {self.path} takes only "
+                f"{name} has {image.height} x {image.width} pixels (height x width), {self.path} takes only "
                 "{} x {}: export one without --fixed_size".format(*fixed)
             )
         return image
@@ -131,10 +134,15 @@ def content_of(path: Path) -> bytes:
     return content
 
 
+def digest(weights: bytes) -> str:
+    """Return what tells the weights of a file from those of another export."""
+    return hashlib.sha256(weights).hexdigest()
+
+
 def contents_of(path: Path) -> tuple[bytes, bytes]:
     """Return the bytes of OpenVINO's file, and of its weights beside it; raises as `content_of`.
 
-    Handed over as bytes, it cannot name other weights.
+    Handed over as bytes, it cannot name other weights; it says the `digest` of its own.
     """
     weights = path.with_suffix(".bin")
     for file, most in ((path, MOST_XML), (weights, MOST_BYTES)):

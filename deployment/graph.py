@@ -40,9 +40,9 @@ class ScoringGraph(nn.Module):
         self.size, self.resizes = size, resizes and fixed_size != size
         self.fixed_size = fixed_size
         self.takes = fixed_size if resizes else size  # the only size, or None
-        self.settle_on(2)
+        self.resize_by(2)
 
-    def settle_on(self, digits: int) -> None:
+    def resize_by(self, digits: int) -> None:
         """Choose the `digits` by which images are resized; see `taps`."""
         self.digits, known = digits, self.fixed_size and self.resizes
         self.taps = taps(self.fixed_size, self.size, digits) if known else None
@@ -53,7 +53,7 @@ class ScoringGraph(nn.Module):
         Its statistics are `compact`, and its resizing takes half the time.
         """
         lower = deepcopy(self)
-        lower.settle_on(1)
+        lower.resize_by(1)
         compact(lower.detector, self.size, precision)
         return lower
 

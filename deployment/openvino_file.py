@@ -5,10 +5,10 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from deployment.description import Description, spread_of
-from deployment.exported import REQUIREMENTS, required
+from deployment.exported import REQUIREMENTS, digest, required
 from deployment.graph import ScoringGraph
 from deployment.onnx_file import check_onnx, onnx_program
-from deployment.quantisation import Good, quantised, seen, settle
+from deployment.quantisation import Good, correct_bias, quantised, seen
 from deployment.runtimes import convolve_in_bf16
 from utils.files import written_aside
 
@@ -34,11 +34,11 @@ def write_openvino(
     content = onnx_program(written, description).model_proto.SerializeToString()
     model = openvino.Core().read_model(content)
     if precision != "fp32":
-        unlowered, images = model.clone(), good and seen(good, graph)
+        exact, images = model.clone(), good and seen(good, graph)
         model = quantised(model, images.train) if precision == "int8" else model
         convolve_in_bf16(model)
         if images:
-            settle(unlowered, model, graph, images, spread_of(description.good_scores))
+            correct_bias(exact, model, images, spread_of(description.good_scores))
     for index, node in enumerate(model.get_ordered_ops()):  # its own names count on and on
         if node.get_type_name() not in ("Parameter", "Result"):
             node.set_friendly_name(f"{node.get_type_name()}_{index}")
@@ -50,6 +50,8 @@ def write_openvino(
         written_aside(path.with_suffix(".bin")) as weights,
     ):
         whole = Path(folder) / path.name  # OpenVINO takes no other suffix
+        openvino.serialize(model, whole)  # twice, since the text names its weights
+        model.set_rt_info(digest(whole.with_suffix(".bin").read_bytes()), ["framework", "weights"])
         openvino.serialize(model, whole)
         shutil.copyfile(whole.with_suffix(".bin"), weights)
         shutil.copyfile(whole, aside)

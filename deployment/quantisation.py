@@ -1,15 +1,19 @@
-"""INT8 for the networks of an openvino.Model, by NNCF: fitted and judged on good images alone."""
+"""Networks of an openvino.Model in INT8, by NNCF, and what corrects a lower precision's bias.
 
+All of it goes by good images alone.
+"""
+
+import sys
+from contextlib import redirect_stdout
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
-import torch
 
 from data.images import load_image
-from data.samples import InputError
+from data.samples import InputError, evenly
 from deployment.description import INPUT
-from deployment.exported import REQUIREMENTS, Arrays, required
+from deployment.exported import REQUIREMENTS, required
 from deployment.graph import ScoringGraph
 from deployment.runtimes import AS_WRITTEN, is_convolution
 
@@ -50,40 +54,24 @@ def quantised(model: "openvino.Model", images: list[np.ndarray]) -> "openvino.Mo
     convolutions = [node for node in nodes if node.get_type_name() == "Convolution"]
     kept = [node for node in convolutions if not is_convolution(node) or reads_image(node)]
     others = {n.get_type_name() for n in nodes} - {"Convolution", "Constant", "Parameter", "Result"}
-    return nncf.quantize(
-        model,
-        nncf.Dataset(images, lambda image: {INPUT: image}),
-        subset_size=len(images),
-        ignored_scope=nncf.IgnoredScope(
-            names=[node.get_friendly_name() for node in kept], types=sorted(others)
-        ),
-    )
+    scope = nncf.IgnoredScope([node.get_friendly_name() for node in kept], types=sorted(others))
+    shown = nncf.Dataset(images, lambda image: {INPUT: image})
+    with redirect_stdout(sys.stderr):  # where progress belongs
+        return nncf.quantize(model, shown, subset_size=len(images), ignored_scope=scope)
 
 
-def settle(
-    model: "openvino.Model",
-    lower: "openvino.Model",
-    graph: ScoringGraph,
-    images: Good,
-    spread: float,
+def correct_bias(
+    model: "openvino.Model", lower: "openvino.Model", images: Good, spread: float
 ) -> None:
-    """Let `lower`, which is `model` in less precision, score good images as `graph` does.
+    """Let `lower`, which is `model` in less precision, score good images as that does.
 
-    The centre of its composition becomes that of its teacher, and the level of each expert's score
-    that of the graph: features are noisier, by nearly the same in every image. Raises InputError
-    where validation images show that scores or maps are others by more than the goals.
+    The centre of its composition becomes that of its teacher, and each expert's score is lowered by
+    what it rose: features are noisier, by nearly the same in every image. Raises InputError where
+    validation images show that scores or maps are others by more than the goals.
     """
-    train, validation = (outputs_of(graph, split) for split in images)
-    recentre(model, lower, images.train)
-    if "experts" in train:
-        level(lower, images.train, train["experts"])
-    check(lower, images.validation, validation, spread)
-
-
-def outputs_of(graph: ScoringGraph, images: list[np.ndarray]) -> Arrays:
-    """Return a graph's outputs of images."""
-    found = [graph(torch.from_numpy(image)) for image in images]
-    return {name: np.concatenate([one[name].numpy() for one in found]) for name in found[0]}
+    centre_composition(model, lower, images.train)
+    level_experts(model, lower, images.train)
+    check(model, lower, images.validation, spread)
 
 
 def seen(good: Good, graph: ScoringGraph) -> Good:
@@ -93,7 +81,7 @@ def seen(good: Good, graph: ScoringGraph) -> Good:
     def taken(path: Path) -> np.ndarray:
         return load_image(path, size, bits)[0].permute(1, 2, 0)[None].contiguous().numpy()
 
-    chosen = (paths[:: max(1, len(paths) // IMAGES)][:IMAGES] for paths in good)
+    chosen = (evenly(paths, IMAGES) for paths in good)
     return Good(*([taken(path) for path in paths] for paths in chosen))
 
 
@@ -102,8 +90,10 @@ def reads_image(node: "openvino.Node") -> bool:
     return node.input(1).get_partial_shape()[1].get_length() == COLOURS
 
 
-def recentre(model: "openvino.Model", lower: "openvino.Model", images: list[np.ndarray]) -> None:
-    """Move the centre of a quantised model's composition by what its images' summaries moved."""
+def centre_composition(
+    model: "openvino.Model", lower: "openvino.Model", images: list[np.ndarray]
+) -> None:
+    """Move the centre of a lower model's composition by what its images' summaries moved."""
     from openvino import opset13
 
     centres = [node for node in lower.get_ops() if node.get_friendly_name() == CENTRE]
@@ -125,15 +115,17 @@ def off_centre(model: "openvino.Model", images: list[np.ndarray]) -> np.ndarray:
     return outputs(copy, images)[0].mean(0)
 
 
-def level(lower: "openvino.Model", images: list[np.ndarray], wanted: np.ndarray) -> None:
-    """Take from a model's experts what their scores of images exceed the `wanted` by, (N, experts).
-
-    In the mean.
-    """
+def level_experts(
+    model: "openvino.Model", lower: "openvino.Model", images: list[np.ndarray]
+) -> None:
+    """Take from a lower model's experts what their scores of images rose by in the mean."""
     from openvino import opset13
 
-    which = [output.any_name for output in lower.outputs].index("experts")
-    rises = np.mean(outputs(lower, images)[which] - wanted, 0)
+    names = [output.any_name for output in lower.outputs]
+    if "experts" not in names:
+        return
+    which = names.index("experts")
+    rises = np.mean(outputs(lower, images)[which] - outputs(model, images)[which], 0)
     stack = lower.outputs[which].get_node().input_value(0)  # (N, 1) of each expert, joined
     joined = stack.get_node().get_type_name() == "Concat"
     columns = stack.get_node().input_values() if joined else [stack]
@@ -145,13 +137,15 @@ def level(lower: "openvino.Model", images: list[np.ndarray], wanted: np.ndarray)
             reader.replace_source_output(levelled.output(0))
 
 
-def check(lower: "openvino.Model", images: list[np.ndarray], wanted: Arrays, spread: float) -> None:
-    """Raise InputError where a model's scores or maps of images are not the `wanted` ones.
+def check(
+    model: "openvino.Model", lower: "openvino.Model", images: list[np.ndarray], spread: float
+) -> None:
+    """Raise InputError where the scores or maps of `lower` are not those of its model.
 
     Differences are root mean squares; of scores in units of good images' `spread`.
     """
     names = [output.any_name for output in lower.outputs]
-    found = dict(zip(names, outputs(lower, images), strict=True))
+    found, wanted = (dict(zip(names, outputs(m, images), strict=True)) for m in (lower, model))
     off = {n: np.sqrt(np.square(found[n] - wanted[n]).mean()) for n in ("score", "anomaly_map")}
     score, anomaly_map = off["score"] / spread, off["anomaly_map"]
     if not (score <= SCORE_GOAL and anomaly_map <= MAP_GOAL):

@@ -1,4 +1,4 @@
-"""Run an exported file without PyTorch: `load_exported`, then `predict`. See docs/deploy.md.
+"""Run an exported file without PyTorch: `load_exported`, then `predict`. See docs/runtimes.md.
 
 Nothing that is imported here needs torch: this folder and `data` are all of the project that a
 machine needs which only scores.
@@ -18,6 +18,7 @@ from deployment.exported import (
     Exported,
     content_of,
     contents_of,
+    digest,
     required,
     said_by,
 )
@@ -36,6 +37,8 @@ PROVIDERS = {
 
 class OnnxRuntime(Exported):
     """ONNX Runtime, in fp32; `device` is one of PROVIDERS."""
+
+    reads = (".onnx",)
 
     def load(self, path: Path, device: str, precision: str | None, threads: int) -> dict[str, str]:
         onnxruntime = required("onnxruntime", "requirements-onnx.txt")
@@ -60,18 +63,21 @@ class OnnxRuntime(Exported):
 class OpenVino(Exported):
     """OpenVINO, of its own files or ONNX; `device` is any that it knows, such as cpu or gpu."""
 
-    lowers = ("bf16",)  # convolutions
+    reads, lowers = (".onnx", ".xml"), ("bf16",)  # of the networks
 
     def load(self, path: Path, device: str, precision: str | None, threads: int) -> dict[str, str]:
         core = required("openvino", REQUIREMENTS).Core()
-        files = contents_of(path) if path.suffix == ".xml" else (content_of(path),)
-        model = core.read_model(*files)
-        if precision == "bf16":
+        content, *weights = contents_of(path) if path.suffix == ".xml" else (content_of(path),)
+        model = core.read_model(content, *weights)
+        texts = model.get_rt_info(["framework"]).value
+        if weights and texts["weights"] != digest(*weights):
+            raise InputError(f"{path} is of another export than the .bin beside it: copy both")
+        if precision == "bf16" and texts["about.precision"] == "fp32":
             convolve_in_bf16(model)
         hints = dict(AS_WRITTEN)
         hints |= {"INFERENCE_NUM_THREADS": threads} if threads else {}
         self.compiled = core.compile_model(model, device.upper(), hints)
-        return model.get_rt_info(["framework"]).value
+        return texts
 
     def run(self, images: np.ndarray) -> Arrays:
         found = self.compiled({INPUT: images})
@@ -127,6 +133,8 @@ class Torch(Exported):
 
     A file that was compiled runs on the kind of machine that it was compiled on.
     """
+
+    reads = (".pt2",)
 
     def load(self, path: Path, device: str, precision: str | None, threads: int) -> dict[str, str]:
         torch = required("torch", "requirements.txt")
@@ -193,6 +201,8 @@ def load_exported(
     runtime = runtime or USUAL.get(Path(path).suffix, "onnxruntime")
     if runtime not in RUNTIMES:
         raise InputError(f"there is no runtime {runtime}: choose {' or '.join(RUNTIMES)}")
+    if Path(path).suffix in USUAL and Path(path).suffix not in RUNTIMES[runtime].reads:
+        raise InputError(f"{path} runs in {USUAL[Path(path).suffix]}, not in {runtime}")
     if runtime == "torch" and not trusted:  # PyTorch evaluates what is in it, and runs its code
         raise InputError(
             f"{path} can do whatever a program can: if it is your own, say --trusted, or "
@@ -202,6 +212,8 @@ def load_exported(
         return RUNTIMES[runtime](Path(path), device, precision, threads)
     except InputError:
         raise
+    except FileNotFoundError as error:
+        raise InputError(f"there is no file {error.filename}: copy it there") from error
     except Exception as error:  # a runtime fails in ways of its own
         raise InputError(
             f"{path} is damaged, or was not written by export.py ({said_by(error)}): export it "

@@ -86,8 +86,8 @@ def load_detector(
     `scoring_batch_size`, images at once, `ignore`, a picture that is white where nobody is to look,
     and `more` of them. An exported file takes a `runtime`, its `device` and its `precision`, and
     not `ignore` nor the rest, which it has settled; one of PyTorch, which is a program, must be
-    `trusted`. Raises InputError when the detector or that
-    picture cannot be read, or the machine lacks what is asked for.
+    `trusted`. Raises InputError when the detector or that picture cannot be read, or the machine
+    lacks what is asked for.
     """
     if false_alarm_rate is not None and not 0 < false_alarm_rate < 1:
         raise InputError(f"false_alarm_rate must be above 0 and below 1, not {false_alarm_rate}")

@@ -87,6 +87,11 @@ def add_dataset_options(
     group = parser.add_argument_group("dataset")
     group.add_argument("--dataset", choices=list(DATASETS), default=default)
     group.add_argument("--subdataset", help="the category, one folder of the dataset")
+    add_path_options(group)
+
+
+def add_path_options(group: argparse.ArgumentParser) -> None:
+    """Add each dataset's path."""
     for dataset in DATASETS.values():
         if dataset.option:
             where = f"default: ./{dataset.default_path}" if dataset.default_path else dataset.hint

@@ -31,8 +31,9 @@ export class Detector {
 
   /** Return what the detector says of a picture, an ImageData; the map is Float32Array (H × W). */
   async predict({ data, width, height }) {
-    const [h, w] = this.about.image_size;
-    if (!this.about.resizes && (height !== h || width !== w))
+    const { fixed_size, image_size, resizes } = this.about;
+    const [h, w] = fixed_size ?? (resizes ? [height, width] : image_size);
+    if (height !== h || width !== w)
       throw new InputError(`this detector takes pictures of ${w} × ${h} alone`);
     const image = new ort.Tensor("uint8", withoutAlpha(data), [1, height, width, 3]);
     try {
@@ -85,7 +86,8 @@ function description(content) {
   }, new Map());
   if (texts.get("layout") !== LAYOUT) throw new Error(`it is not of layout ${LAYOUT}`);
   const about = { category: texts.get("about.category") };
-  for (const name of ["image_size", "resizes", "threshold", "map_threshold", "false_alarm_rate"])
+  const thresholds = ["threshold", "map_threshold", "false_alarm_rate"];
+  for (const name of ["image_size", "fixed_size", "resizes", ...thresholds])
     about[name] = JSON.parse(texts.get(`about.${name}`));
   const numbers = [about.threshold, about.map_threshold, about.false_alarm_rate];
   if (![...numbers, ...about.image_size].every(Number.isFinite))

@@ -103,9 +103,10 @@ def detector(alone, request):
 
 def test_it_is_the_same_on_every_call_and_leaves_fp32_as_it_is(detector):
     states = []
-    for precision in ("int8", "int8", "fp32"):
-        small = ScoringGraph(detector, (64, 64), precision=precision).detector
-        states.append(dict(small.statistics["position"].named_buffers(remove_duplicate=False)))
+    graph = ScoringGraph(detector, (64, 64))
+    for found in (graph.lowered("int8"), graph.lowered("int8"), graph):
+        position = found.detector.statistics["position"]
+        states.append(dict(position.named_buffers(remove_duplicate=False)))
     assert states[0].keys() == states[1].keys()
     assert all(torch.equal(states[0][name], states[1][name]) for name in states[0])
     expected = detector.statistics["position"].factors(bool(detector.statistics["position"].own))
@@ -115,7 +116,7 @@ def test_it_is_the_same_on_every_call_and_leaves_fp32_as_it_is(detector):
 @pytest.fixture(scope="module")
 def file(detector, tmp_path_factory) -> tuple[ScoringGraph, Path]:
     """A graph for INT8, whose networks are not so yet, and its file."""
-    graph = ScoringGraph(detector, (64, 64), precision="int8").eval()
+    graph = ScoringGraph(detector, (64, 64)).eval().lowered("int8")
     path = tmp_path_factory.mktemp("file") / "detector.onnx"
     description = Description((64, 64), True, detector.experts, 8, 1.0, 1.0, 0.1, (0.5,), *4 * [""])
     write_onnx(graph, description, path, None)

@@ -29,7 +29,9 @@ class Absent:
 
 sys.meta_path.insert(0, Absent())
 """
-PAGE = (REPOSITORY / "docs" / "deploy.md").read_text()
+PAGE = "\n".join(
+    (REPOSITORY / "docs" / f"{name}.md").read_text() for name in ("deploy", "runtimes")
+)
 
 
 @pytest.fixture(scope="module")

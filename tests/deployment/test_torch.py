@@ -43,19 +43,15 @@ def stained(product) -> np.ndarray:
 
 
 def agrees(file: Path, folder: Path, images: np.ndarray, precision: str = "fp32") -> None:
-    """Compare a file, for each of images (N, H, W, 3), with its detector.
-
-    In less than fp32 some pixels are a grey level beside.
-    """
-    near = 1e-4 if precision == "fp32" else 0.02
+    """Compare a file, for each of images (N, H, W, 3), with its detector."""
     found = load_exported(file, trusted=True).run(images)
     detector = load_detector(folder, "cpu", precision)
     for number, image in enumerate(images):
         theirs = detector.predict(image)
-        assert found["score"][number] == pytest.approx(theirs.score, rel=near, abs=near)
+        assert found["score"][number] == pytest.approx(theirs.score, rel=1e-4, abs=1e-4)
         assert found["p_value"][number] == pytest.approx(theirs.p_value)
         assert found["anomalous"][number] == theirs.anomalous
-        whole = pytest.approx(theirs.anomaly_map, rel=near, abs=10 * near)
+        whole = pytest.approx(theirs.anomaly_map, rel=1e-4, abs=1e-3)
         assert found["anomaly_map"][number] == whole
 
 
