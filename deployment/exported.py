@@ -74,8 +74,8 @@ class Exported:
         if fixed and fixed != (image.height, image.width):
             name = picture if isinstance(picture, str | Path) else "the picture"
             raise InputError(
-                f"{name} has {image.height} x {image.width} pixels (height x width), {self.path} takes only "
-                "{} x {}: export one without --fixed_size".format(*fixed)
+                f"{name} is {image.height} x {image.width} pixels, height x width; {self.path} "
+                "takes only {} x {}: export one without --fixed_size".format(*fixed)
             )
         return image
 
