@@ -86,8 +86,9 @@ class CompactPosition(nn.Module):
 
     def impute(self, features: torch.Tensor, _: torch.Tensor) -> torch.Tensor:
         """Return features (N, C, h, w) with good images' mean ones at ignored places."""
-        typical = (self.typical() * self.typical.scale).expand(len(features), -1, -1)
-        return features.flatten(2).index_copy(2, self.imputed, typical).view_as(features)
+        typical = (self.typical() * self.typical.scale).expand(features.shape[0], -1, -1)
+        imputed = features.flatten(2).index_copy(2, self.imputed, typical)
+        return imputed.unflatten(2, features.shape[2:])
 
     def forward(self, features: torch.Tensor) -> torch.Tensor:
         """Return the squared distance of each place, (N, 1, h, w), of features (N, C, h, w)."""

@@ -89,7 +89,7 @@ def test_what_cannot_be_written_or_run_here_is_left_out_with_a_line(
             raise InputError(f"no {how[-1]} here")
         return exported
 
-    def load(file, runtime, device, precision, threads):
+    def load(file, runtime, device, precision, threads, trusted):
         if (runtime, precision) == ("openvino", "bf16"):
             raise InputError("no bf16 here")
         return load_exported(file, "onnxruntime")

@@ -62,7 +62,7 @@ def test_of_the_detectors_own_size_nothing_is_resized(alone, tmp_path):
     assert one.predict(image).score == other.predict(image).score
     larger = np.zeros((80, 96, 3), np.uint8)
     assert other.predict(larger).anomaly_map.shape == SIZE  # resized before
-    with pytest.raises(InputError, match=r"the picture has 80 x 96 pixels, .* only 64 x 64"):
+    with pytest.raises(InputError, match=r"the picture is 80 x 96 pixels, .* only 64 x 64"):
         one.predict(larger)
 
 
@@ -75,7 +75,9 @@ def test_pictures_of_another_size_do_not_stop_the_others(fixed, tmp_path, capsys
     line = [fixed["onnx"], tmp_path / "new", *MACHINE]
     assert predict.main(parse(predict.get_parser(), [*map(str, line)])) == 2
     said = capsys.readouterr()
-    assert f"{other} has 50 x 70 pixels, {fixed['onnx']} takes only 80 x 96" in said.err
+    assert (
+        f"{other} is 50 x 70 pixels, height x width; {fixed['onnx']} takes only 80 x 96" in said.err
+    )
     assert "000.png" in said.out
     assert "001.png" in said.out
 

@@ -112,7 +112,7 @@ def test_a_file_that_is_damaged_does_not_stop_the_others(exported, tmp_path, cap
     (tmp_path / "bad.onnx").write_bytes(b"no model")
     assert run_inference(tmp_path / "bad.onnx", exported) == 2
     shown = capsys.readouterr()
-    assert f"error: {tmp_path / 'bad.onnx'}: " in shown.err
+    assert f"error: {tmp_path / 'bad.onnx'} is damaged" in shown.err
     assert len(json.loads(shown.out)) == 2
 
 

@@ -175,6 +175,23 @@ def test_test_images_are_never_read_for_a_quantisation(alone, monkeypatch, tmp_p
     assert len(read) == len(set(read)) == 6  # five to fit on, one to judge by
 
 
+def test_weights_of_another_export_are_told(files, tmp_path):
+    path = shutil.copy(files["int8"], tmp_path)
+    weights = bytearray(files["int8"].with_suffix(".bin").read_bytes())
+    weights[len(weights) // 2] ^= 1
+    (tmp_path / "detector_int8.bin").write_bytes(weights)
+    with pytest.raises(InputError, match=r"of another export than the \.bin beside it"):
+        load_exported(path)
+
+
+def test_what_is_below_fp32_already_is_not_lowered_again(files, product):
+    image = product / "test" / "good" / "000.png"
+    asked = load_exported(files["bf16"], precision="bf16").predict(image)
+    assert asked.score == load_exported(files["bf16"]).predict(image).score
+    with pytest.raises(InputError, match="is in int8, not in bf16"):
+        load_exported(files["int8"], precision="bf16")
+
+
 @pytest.mark.parametrize("precision", ["fp32", "int8"])
 def test_the_same_export_gives_the_same_bytes(files, alone, tmp_path, precision):
     line = ("--format", "openvino", "--precision", precision, "--out", tmp_path)
@@ -226,7 +243,7 @@ def test_without_its_packages_one_line_says_what_to_install(alone, monkeypatch, 
 def test_int8_needs_the_runs_good_images(alone, tmp_path):
     lone = tmp_path / "bolt.safetensors"
     shutil.copy(alone.detector_file, lone)
-    with pytest.raises(InputError, match="int8 needs the good images"):
+    with pytest.raises(InputError, match="int8 needs good images"):
         run_export(lone, "--format", "openvino", "--precision", "int8")
 
 
@@ -258,6 +275,7 @@ def test_a_strangers_file_is_refused_in_one_line(files, tmp_path, monkeypatch, h
         assert size in text
         other = {"bomb": BOMB, "cut": text[:-9000], "lie": text.replace(size, size[:-8] + '[-1]"')}
         path.write_text(other[harm])
-    with pytest.raises(InputError, match=r"detector\.xml is damaged, or was not") as error:
+    said = r"no file .*\.bin" if harm == "no weights" else r"detector\.xml is damaged, or was not"
+    with pytest.raises(InputError, match=said) as error:
         load_exported(path)
     assert "\n" not in str(error.value)

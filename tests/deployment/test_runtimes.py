@@ -194,8 +194,14 @@ def test_what_is_no_exported_file_is_refused_in_one_line(exported, tmp_path):
                 load_exported(path, runtime)
             assert "\n" not in str(error.value)
     for path in (tmp_path, tmp_path / "none.onnx"):
-        with pytest.raises(InputError, match="is damaged, or was not"):
+        with pytest.raises(InputError, match=r"is damaged, or was not|there is no file"):
             load_exported(path)
+
+
+@pytest.mark.parametrize(("name", "runtime"), [("a.xml", "onnxruntime"), ("a.pt2", "openvino")])
+def test_a_runtime_is_not_asked_for_a_file_of_another(tmp_path, name, runtime):
+    with pytest.raises(InputError, match=rf"{name} runs in \w+, not in {runtime}"):
+        load_exported(tmp_path / name, runtime, trusted=True)
 
 
 def test_a_device_or_runtime_that_is_not_here_is_named(exported, monkeypatch):
