@@ -183,7 +183,7 @@ def describe(
 def main(options: argparse.Namespace) -> int:
     """Write each file; compare it with the detector if that is asked for.
 
-    A format that fails does not stop the others.
+    A format that cannot hold the detector does not stop the others.
     """
     plan = prepare(options)
     rate = options.false_alarm_rate

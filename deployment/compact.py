@@ -149,11 +149,8 @@ class CompactComposition(nn.Module):
 def compact(detector: Detector, size: Size, precision: str) -> None:
     """Make the statistics small of a detector that is to score alone images of `size`, in place.
 
-    `precision` is that of the networks: beside fp32 they stay as they are. Deterministic; it takes
-    seconds at 256 x 256.
+    `precision` is that of the networks, below fp32. Deterministic; it takes seconds at 256 x 256.
     """
-    if precision not in MOST_ALONE:
-        return
     for name, statistic in detector.statistics.items():
         if name == "position":
             ignored = places_of(detector.view.ignored, tuple(map(output_side, size)))

@@ -74,8 +74,7 @@ class OpenVino(Exported):
             raise InputError(f"{path} is of another export than the .bin beside it: copy both")
         if precision == "bf16" and texts["about.precision"] == "fp32":
             convolve_in_bf16(model)
-        hints = dict(AS_WRITTEN)
-        hints |= {"INFERENCE_NUM_THREADS": threads} if threads else {}
+        hints = AS_WRITTEN | ({"INFERENCE_NUM_THREADS": threads} if threads else {})
         self.compiled = core.compile_model(model, device.upper(), hints)
         return texts
 
