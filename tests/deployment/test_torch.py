@@ -221,10 +221,10 @@ def test_code_for_another_machine_is_not_run(compiled, monkeypatch):
 
 
 def test_without_a_compiler_one_line_says_so(alone, monkeypatch, tmp_path):
-    monkeypatch.setattr("torch._inductor.config.cpp.cxx", ("no_such_compiler",))
     monkeypatch.setattr("torch.cuda.is_available", lambda: False)
     run = [alone.folder, "--out", tmp_path, "--compiled"]
-    with pytest.raises(InputError, match=r"needs a C\+\+ compiler: install"):
+    without_compiler = torch._inductor.config.patch({"cpp.cxx": ("no_such_compiler",)})
+    with without_compiler, pytest.raises(InputError, match=r"needs a C\+\+ compiler: install"):
         run_export(*run, "--format", "torch")
     with pytest.raises(InputError, match="no CUDA device here"):
         run_export(*run, "cuda", "--format", "torch")
