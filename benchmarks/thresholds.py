@@ -5,7 +5,6 @@ are split, as a run has kept them, or the images, and the statistics are fitted 
 """
 
 import argparse
-import csv
 import warnings
 from pathlib import Path
 
@@ -16,6 +15,7 @@ from scipy.stats import binomtest
 from data.catalog import find_root, read_category
 from data.images import load_images, normalise
 from data.samples import GOOD, InputError
+from evaluation.results import read_results_file
 from models.building import build_detector
 from models.detector import SEEN_BY, Detector
 from models.experts import COMBINED, STATISTICS, chosen
@@ -133,8 +133,7 @@ def test_alarms(run: Run, detector: Detector, rates: list[float]) -> list[dict]:
     """Return the false alarms among a run's good test images, with their binomial intervals."""
     if not run.results_file.is_file():
         return []
-    with run.results_file.open(encoding="utf-8", newline="") as file:
-        scores = [float(row["score"]) for row in csv.DictReader(file) if row["defect"] == GOOD]
+    scores = [r.score for r in read_results_file(run.results_file) if r.defect == GOOD]
     good, rows = detector.good_scores[detector.rated.index(COMBINED)].numpy(), []
     for rate in rates if scores else []:
         number = int((np.array(scores) > good[rank(len(good), rate) - 1]).sum())

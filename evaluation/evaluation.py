@@ -1,10 +1,9 @@
 """Score a test set: maps on disk, metrics, timings."""
 
 import contextlib
-import csv
-import io
 import json
 import platform
+import statistics
 import time
 from collections import defaultdict
 from dataclasses import replace
@@ -22,6 +21,7 @@ from data.samples import ANOMALOUS, GOOD, Category, InputError, Sample
 from evaluation.image_metrics import auroc, average_precision, f1_max, mean
 from evaluation.localization import CURVE_ERROR, PRO_LIMIT, SPRO_LIMITS, Localization, localize
 from evaluation.maps import Scores, read_map, remove_stale_maps, warmed_up, write_maps
+from evaluation.results import TEST, UNLABELLED, ImageResult, write_results
 from models.detector import THRESHOLDS, Detector
 from models.experts import COMBINED, EXPERTS
 from scoring.scorer import SCORE, Scorer
@@ -92,7 +92,7 @@ def measure(category: Category, folder: Path, workers: int, scores: Scores | Non
     pixels = localize(read, truth, groups, subsets, limits, workers, what)
     warn_of_odd(odd)
     if scores is not None:
-        maxima = [scores[sample.image][SCORE] for sample in samples]
+        maxima = [scores[sample.image].scores[SCORE] for sample in samples]
     by_group = defaultdict(list)
     for group, maximum in zip(groups, maxima, strict=True):
         by_group[group].append(maximum)
@@ -187,7 +187,8 @@ def measure_scored(
 
     The time is of an image, in seconds; see `measure`, `with_readable_masks` and `write_maps`.
     """
-    seconds = write_maps(score, category, workers, folder, unreadable, scores)
+    write_maps(score, category, workers, folder, unreadable, scores)
+    seconds = statistics.median(scored.seconds for scored in scores.values())
     remove_stale_maps(folder, [s for s in category.scored if s.image not in unreadable])
     measured = with_readable_masks(category, workers, unreadable)
     return measure(measured, folder, workers, scores), measured, seconds
@@ -242,7 +243,7 @@ def evaluate(
     if images := run.read_images():
         result["glae"]["images"] = digest_of(images)
     if keep:
-        write_results(run, measured, scores, detector)
+        write_results(run.results_file, image_results(measured, scores, detector))
         with written_aside(run.metrics_file) as aside:
             aside.write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
     return result
@@ -256,27 +257,29 @@ def errors_of_experts(detector: Detector) -> dict[str, dict[str, float]]:
     return {name: {"score_error": row[0], "map_error": row[1]} for name, row in rows.items()}
 
 
-def write_results(run: Run, category: Category, scores: Scores, detector: Detector) -> None:
-    """Write a row for each scored image: its score, p-value, verdict, and each expert's score.
+def image_results(category: Category, scores: Scores, detector: Detector) -> list[ImageResult]:
+    """Return the result of each image that was scored, in order.
 
     There is no p-value by a detector of an earlier version.
     """
     samples = [sample for sample in category.scored if sample.image in scores]
-    found = torch.tensor([scores[sample.image][SCORE] for sample in samples])
-    p = p_values(good_scores(detector), found)
-    p = [""] * len(samples) if p is None else p.tolist()
-    experts, threshold = [*scores[samples[0].image]], detector.threshold.item()
-    experts.remove(SCORE)
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(["image", "defect", SCORE, "p_value", "verdict", *experts])
-    for sample, chance in zip(samples, p, strict=True):
-        found = scores[sample.image]
-        verdict = ANOMALOUS if is_anomalous(found[SCORE], threshold) else GOOD
-        of = [found[SCORE], chance, verdict, *(found[name] for name in experts)]
-        writer.writerow([sample.place.as_posix(), sample.defect, *of])
-    with written_aside(run.results_file) as aside:
-        aside.write_text(text.getvalue(), encoding="utf-8")
+    values = [scores[sample.image].scores[SCORE] for sample in samples]
+    p = p_values(good_scores(detector), torch.tensor(values))
+    p = [None] * len(samples) if p is None else p.tolist()
+    threshold, unlabelled = detector.threshold.item(), set(category.unlabelled)
+    return [
+        ImageResult(
+            sample.place.as_posix(),
+            UNLABELLED if sample in unlabelled else TEST,
+            sample.defect,
+            value,
+            chance,
+            ANOMALOUS if is_anomalous(value, threshold) else GOOD,
+            scores[sample.image].seconds,
+            {name: own for name, own in scores[sample.image].scores.items() if name != SCORE},
+        )
+        for sample, value, chance in zip(samples, values, p, strict=True)
+    ]
 
 
 def versions() -> dict[str, str]:

@@ -1,6 +1,5 @@
 """Anomaly maps on disk: a test set's are written, and read again, be they ours or another's."""
 
-import statistics
 from functools import partial
 from pathlib import Path
 
@@ -13,7 +12,7 @@ from scoring.scorer import Scorer
 from scoring.stream import WRITERS, Scored, ScoreFiles, score_files, write_map
 from utils.progress import progress
 
-Scores = dict[Path, dict[str, float]]  # image -> `Scored.scores`
+Scores = dict[Path, Scored]  # image -> what it was given, without the map
 
 
 def map_path(folder: Path, sample: Sample) -> Path:
@@ -34,15 +33,13 @@ def write_maps(
     folder: Path,
     unreadable: dict[Path, str],
     scores: Scores,
-) -> float:
+) -> None:
     """Write the map of every image to be scored, float32 TIFF at the image's size, into `folder`.
 
     Threads decode images ahead and write maps behind. What cannot be read is noted in `unreadable`,
-    the image's score and each expert's in `scores`.
-    Returns the seconds that the detector takes for an image, the median. Raises
-    InputError when no image can be read.
+    what the image was given in `scores`. Raises InputError when no image can be read.
     """
-    paths, seconds = [sample.image for sample in category.scored], []
+    paths = [sample.image for sample in category.scored]
     places = {sample.image: map_path(folder, sample) for sample in category.scored}
 
     def write(scored: Scored) -> Scored:
@@ -52,11 +49,9 @@ def write_maps(
     scored = score(paths, workers, unreadable)
     written = in_background(write, scored, min(workers, WRITERS))
     for one in progress(f"scoring {category.name}", len(paths), "img", written):
-        scores[one.path] = one.scores
-        seconds.append(one.seconds)
-    if not seconds:
+        scores[one.path] = one
+    if not scores:
         raise InputError(*unreadable.values())
-    return statistics.median(seconds)
 
 
 def remove_stale_maps(folder: Path, scored: list[Sample]) -> None:

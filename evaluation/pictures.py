@@ -1,6 +1,5 @@
 """Draw what the detector sees: image, ground truth and anomaly map side by side."""
 
-import csv
 from pathlib import Path
 
 import cv2
@@ -11,6 +10,7 @@ from data.images import decode
 from data.mask_values import read_defect
 from data.samples import Category, Sample, noted
 from evaluation.maps import read_map
+from evaluation.results import read_results_file
 from utils.files import written_aside
 
 HEIGHT = 160  # pixels of one picture
@@ -52,12 +52,6 @@ def column(sample: Sample, maps_folder: Path, verdict: str, threshold: float) ->
     return drawn
 
 
-def read_verdicts(results: Path) -> dict[str, str]:
-    """Return the verdict on each image, by its place below `test`, of a file of results."""
-    with results.open(encoding="utf-8", newline="") as file:
-        return {row["image"]: row["verdict"] for row in csv.DictReader(file)}
-
-
 def draw_cases(
     category: Category, maps_folder: Path, results: Path, threshold: float, path: Path
 ) -> None:
@@ -65,7 +59,7 @@ def draw_cases(
 
     `threshold` is the map's.
     """
-    columns, verdicts = [], read_verdicts(results)
+    columns, verdicts = [], {r.image: r.verdict for r in read_results_file(results)}
     for sample in pick(category):
         with noted([]):  # what cannot be read is named by the evaluation
             verdict = verdicts.get(sample.place.as_posix(), "unreadable")

@@ -35,21 +35,24 @@ Seeds = list[dict[str, Row]]  # each run's category -> row
 Tables = dict[str, dict[str, Seeds]]  # dataset -> what tells models apart, or "" -> its runs
 
 
+def read_metrics(path: Path) -> dict:
+    """Read a category's metrics file. Raises InputError for a damaged one."""
+    try:
+        measured = json.loads(path.read_text(encoding="utf-8"))
+        for get in columns(path.parent.name).values():
+            get(measured)
+    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
+        kind = f"{type(error).__name__}: {error}"
+        raise InputError(f"{path} is damaged: evaluate it again ({kind})") from error
+    return measured
+
+
 def read_results(output: Path) -> Results:
     """Read every metrics file below an output folder. Raises InputError for a damaged one."""
     results: Results = {}
     for path in sorted((output / "metrics").glob("*/*.json")):
-        dataset = path.parent.name
-        if dataset not in DATASETS:
-            continue
-        try:
-            measured = json.loads(path.read_text(encoding="utf-8"))
-            for get in columns(dataset).values():
-                get(measured)
-        except (ValueError, KeyError, TypeError, RecursionError) as error:
-            kind = f"{type(error).__name__}: {error}"
-            raise InputError(f"{path} is damaged: evaluate it again ({kind})") from error
-        results.setdefault(dataset, {})[path.stem] = measured
+        if path.parent.name in DATASETS:
+            results.setdefault(path.parent.name, {})[path.stem] = read_metrics(path)
     return results
 
 

@@ -7,8 +7,9 @@ import pytest
 import tifffile
 from PIL import Image, ImageDraw
 
-from data.samples import Category, Sample
+from data.samples import ANOMALOUS, Category, Sample
 from evaluation.pictures import column, draw_cases, heat, pick
+from evaluation.results import TEST, ImageResult, write_results
 
 # Inferno's published colours at 0, 1/2 and 1.
 BLACK, RED, YELLOW = (0, 0, 4), (188, 55, 84), (252, 255, 164)
@@ -48,8 +49,11 @@ def make_category(root: Path, sizes: dict[str, list[tuple[int, int]]]) -> Catego
 
 def put_results(category: Category, root: Path) -> Path:
     """Write the verdicts on a category's test images, as an evaluation does."""
-    lines = [f"{sample.place.as_posix()},anomalous" for sample in category.test]
-    (root / "results.csv").write_text("\n".join(["image,verdict", *lines]) + "\n")
+    results = [
+        ImageResult(s.place.as_posix(), TEST, s.defect, 1.0, 0.1, ANOMALOUS, 0.1, {})
+        for s in category.test
+    ]
+    write_results(root / "results.csv", results)
     return root / "results.csv"
 
 

@@ -8,6 +8,7 @@ import torch
 from data.catalog import read_category
 from data.images import normalise
 from evaluation import maps
+from evaluation.evaluation import measure_scored
 from models.building import build_detector
 from scoring import scorer as scoring
 from scoring import stream
@@ -198,6 +199,8 @@ def test_the_time_of_an_image_is_the_median_after_a_warm_up(tmp_path, monkeypatc
         )
     monkeypatch.setattr(stream.time, "perf_counter", lambda: next(clock))
     score = maps.warmed_up(scorer, SIZE)
-    seconds = maps.write_maps(score, category, 1, tmp_path / "maps", {}, {})
+    scores: maps.Scores = {}
+    *_, seconds = measure_scored(score, category, 1, tmp_path / "maps", {}, scores)
     assert order == ["warm_up", "resized", "resized", "resized"]
+    assert [scores[sample.image].seconds for sample in category.test] == [45, 45, 1, 1, 3, 3]
     assert seconds == 3.0

@@ -1,0 +1,57 @@
+"""Results as one page to look at: `python3 report.py --help`."""
+
+if __name__ == "__main__":
+    from utils.startup import leave_when_interrupted
+
+    leave_when_interrupted()
+
+import argparse
+import sys
+from pathlib import Path
+
+from reporting.collected import collect
+from reporting.page import write_page
+from utils.commands import printable, run_command, say
+from utils.files import user_path
+from utils.options import Parser
+
+EXAMPLES = (
+    "python3 report.py",
+    "python3 report.py output_seed0 output_seed1 --output_dir report",
+)
+
+
+def get_parser() -> Parser:
+    """Return the parser of this command's options."""
+    parser = Parser(
+        "Write one page, which needs no network, of what output folders hold: tables, charts, "
+        "pictures. Exit code: 0 done, 2 wrong option, or something damaged, which the page lacks.",
+        EXAMPLES,
+        presets=False,
+    )
+    parser.add_argument(
+        "outputs",
+        type=user_path,
+        nargs="*",
+        default=[Path("output")],
+        metavar="OUTPUT",
+        help="output folders of main.py; those that differ in the seed alone are averaged",
+    )
+    text = "where index.html goes (default: report in the first OUTPUT)"
+    parser.add_argument("--output_dir", type=user_path, metavar="DIR", help=text)
+    return parser
+
+
+def main(options: argparse.Namespace) -> int:
+    """Write the page and print its path; what is damaged does not stop the rest."""
+    found, faults = collect(options.outputs)
+    path = (options.output_dir or options.outputs[0] / "report") / "index.html"
+    write_page(path, found, faults)
+    for fault in faults:
+        say(f"error: {printable(fault)}")
+    print(path)
+    return 2 if faults else 0
+
+
+if __name__ == "__main__":
+    sys.exit(run_command(main, get_parser))

@@ -1,0 +1,1 @@
+"""Results to look at: one page of what output folders hold."""

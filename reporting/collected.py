@@ -1,0 +1,73 @@
+"""What a report is of: the metrics and every image's result of each evaluated category."""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from data.catalog import DATASETS
+from data.samples import InputError, noted
+from evaluation.results import UNLABELLED, ImageResult, read_results_file
+from evaluation.tables import Results, read_metrics
+from utils.runs import Run
+
+
+@dataclass(frozen=True)
+class Evaluated:
+    """One category that was evaluated in one output folder."""
+
+    run: Run
+    metrics: dict  # as in its metrics file
+    results: list[ImageResult] = field(default_factory=list)  # none where they cannot be read
+
+    @property
+    def labelled(self) -> list[ImageResult]:
+        return [result for result in self.results if result.split != UNLABELLED]
+
+    @property
+    def unlabelled(self) -> list[ImageResult]:
+        return [result for result in self.results if result.split == UNLABELLED]
+
+
+def collect(outputs: list[Path]) -> tuple[list[Evaluated], list[str]]:
+    """Read what was evaluated in output folders, in their order; return it, and every fault.
+
+    What is damaged is left out, and named by a fault. Raises InputError when nothing is there.
+    """
+    found: list[Evaluated] = []
+    faults: list[str] = []
+    for output in dict.fromkeys(outputs):
+        paths = sorted((output / "metrics").glob("*/*.json"))
+        paths = [path for path in paths if path.parent.name in DATASETS]
+        if not paths:
+            faults.append(f"{output} holds no metrics: evaluate it with inference.py")
+        for path in paths:
+            with noted(faults):
+                found.append(evaluated(Run(output, path.parent.name, path.stem), faults))
+    if not found:
+        raise InputError(*faults)
+    return found, faults
+
+
+def evaluated(run: Run, faults: list[str]) -> Evaluated:
+    """Read one category's metrics and results; those may lack, as a fault says.
+
+    Raises InputError for damaged metrics.
+    """
+    metrics = read_metrics(run.metrics_file)
+    if "glae" not in metrics:
+        raise InputError(f"{run.metrics_file} is damaged: evaluate it again")
+    results: list[ImageResult] = []
+    if run.results_file.exists():
+        with noted(faults):
+            results = read_results_file(run.results_file)
+    else:
+        faults.append(f"there is no {run.results_file}: evaluate it again with inference.py")
+    return Evaluated(run, metrics, results)
+
+
+def by_output(found: list[Evaluated]) -> dict[Path, Results]:
+    """Return each output folder's results, as `evaluation.tables` takes them."""
+    outputs: dict[Path, Results] = {}
+    for one in found:
+        of_output = outputs.setdefault(one.run.output, {})
+        of_output.setdefault(one.run.dataset, {})[one.run.subdataset] = one.metrics
+    return outputs

@@ -1,0 +1,71 @@
+"""The page: one HTML file with all that it shows, which asks nothing of a network."""
+
+import base64
+import hashlib
+import json
+from functools import cache
+from pathlib import Path
+
+import jinja2
+from markupsafe import Markup
+from plotly.offline import get_plotlyjs
+
+from reporting.collected import Evaluated
+from utils.files import written_aside
+from utils.version import project_version
+
+TEMPLATES = Path(__file__).parent / "templates"
+SCRIPTS = ("report.js", "gallery.js")
+STYLES = ("report.css", "gallery.css")
+
+
+@cache
+def environment() -> jinja2.Environment:
+    """Return the templates, which escape whatever is put into them."""
+    loader = jinja2.FileSystemLoader(TEMPLATES)
+    return jinja2.Environment(
+        loader=loader, autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True
+    )
+
+
+def assets(names: tuple[str, ...]) -> str:
+    """Return the text of files beside the templates, one after the other."""
+    return "\n".join((TEMPLATES / name).read_text(encoding="utf-8") for name in names)
+
+
+def as_data(value: object) -> str:
+    """Return a value as JSON that cannot end the element of the page that it stands in."""
+    text = json.dumps(value, ensure_ascii=True, allow_nan=False, separators=(",", ":"))
+    return text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026")
+
+
+def policy(scripts: list[str]) -> str:
+    """Return a content security policy: these scripts alone run, and nothing is fetched."""
+    digests = [hashlib.sha256(script.encode()).digest() for script in scripts]
+    allowed = " ".join(f"'sha256-{base64.b64encode(digest).decode()}'" for digest in digests)
+    return (
+        f"default-src 'none'; script-src {allowed}; style-src 'unsafe-inline'; img-src data: blob:"
+    )
+
+
+def render(found: list[Evaluated], faults: list[str]) -> str:
+    """Return the page of what was evaluated, and of what could not be read."""
+    scripts = [get_plotlyjs(), assets(SCRIPTS)]
+    return (
+        environment()
+        .get_template("report.html")
+        .render(
+            policy=policy(scripts),
+            scripts=[Markup(script) for script in scripts],
+            style=Markup(assets(STYLES)),
+            found=found,
+            faults=faults,
+            version=project_version(),
+        )
+    )
+
+
+def write_page(path: Path, found: list[Evaluated], faults: list[str]) -> None:
+    """Write the page of what was evaluated."""
+    with written_aside(path) as aside:
+        aside.write_text(render(found, faults), encoding="utf-8")
