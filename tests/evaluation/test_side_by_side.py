@@ -102,6 +102,12 @@ def test_seeds_of_one_model_give_means_and_no_difference(models):
     assert "3 seeds" in notes
 
 
+def test_one_category_alone_has_neither_mean_nor_wins():
+    pair = [results(model, seed, NAMES[:1]) for seed, model in enumerate(("glae", "efficientad"))]
+    _, table = from_github(side_by_side(pair, "github", ("AUROC",)).split("\n\n")[0])
+    assert list(table) == ["bottle"]
+
+
 def test_equal_models_win_nothing_and_differ_by_nothing():
     same = [results("glae", 0), results("glae", 0)]
     for metrics in same[1]["mvtec_ad"].values():
