@@ -7,6 +7,7 @@ import pytest
 from data.catalog import DATASETS
 from data.samples import InputError
 from evaluation.published import FILE, published, read_published
+from tests.conftest import REPOSITORY
 from utils.files import read_yaml
 
 BENCHMARKS = ("mvtec_ad", "visa", "mvtec_loco")
@@ -52,6 +53,15 @@ def test_a_published_mean_is_that_of_its_categories(dataset):
                 assert mean(found) == pytest.approx(told, abs=0.051), (row.method, column)
                 checked += 1
     assert checked == {"mvtec_ad": 7, "visa": 0, "mvtec_loco": 4}[dataset]
+
+
+@pytest.mark.parametrize("method", ["GLAE", "EfficientAD-S", "EfficientAD-M"])
+def test_the_page_on_published_tables_shows_what_is_held(method):
+    page = (REPOSITORY / "docs" / "reproduce.md").read_text()
+    ad, visa, loco = (values(dataset, method) for dataset in BENCHMARKS)
+    shown = loco.get("AUROC mean") or f"{loco['AUROC pooled']} pooled"
+    spro = loco.get("sPRO 0.05 mean", "–")
+    assert f"| {method} | {ad['AUROC']} | {visa['AUROC']} | {shown} | {spro}" in page
 
 
 def test_no_method_stands_there_twice():
