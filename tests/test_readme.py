@@ -68,6 +68,7 @@ AFTER = {
     "runtimes.md": ["seen/lot/001.png", "deployed/detector_80x96.pt2"],
     "streams.md": ["frames.csv", "frames/line/000005.png", "incoming.csv"],
     "metrics.md": ["output/results.csv"],
+    "reproduce.md": ["output_glae_0/results.csv"],
     "research.md": ["output_sorted/results.csv", "output_narrow/demo.png"],
     "teachers.md": ["output_small/teacher_small.safetensors"],
 }
@@ -283,8 +284,8 @@ def test_every_command_of_a_page_works_in_its_order(home, page):
 
 
 def test_every_page_and_every_kind_of_command_is_among_them():
-    pages = ["deploy.md", "experts.md", "metrics.md", "predict.md", "research.md"]
-    pages += ["runtimes.md", "speed.md", "streams.md", "teachers.md"]
+    pages = ["deploy.md", "experts.md", "metrics.md", "predict.md", "reproduce.md"]
+    pages += ["research.md", "runtimes.md", "speed.md", "streams.md", "teachers.md"]
     assert list(PAGES) == ["README.md", *pages, "thresholds.md"]
     assert all(shown(script) for script in SMALLER)
     assert [name for name, *_ in ADDITIONS] == [

@@ -21,7 +21,7 @@ from utils.options import resolved
 from utils.presets import parse
 
 NAMES = ("main", "benchmark")
-PRESETS = sorted((REPOSITORY / "configs").glob("*.yaml"))
+PRESETS = sorted((REPOSITORY / "configs").rglob("*.yaml"))
 
 
 def options_of(*argv: str):
