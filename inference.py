@@ -13,7 +13,7 @@ from pathlib import Path
 from data.catalog import DATASETS, find_root
 from data.samples import InputError, noted, report_faults
 from evaluation.columns import COLUMN_CHOICES
-from evaluation.evaluation import evaluate, measure, tell_unmeasured
+from evaluation.evaluation import evaluate, measure, tell_result
 from evaluation.maps import check_maps
 from evaluation.tables import FORMATS, Results, print_by_expert, print_tables, write_csv
 from models.detector import THRESHOLDS
@@ -158,8 +158,8 @@ def evaluate_run(
         set_thresholds(detector, options.false_alarm_rate, str(run.detector_file))
     keep = not options.no_maps
     metrics = evaluate(run, detector, category, size, options.workers, seed, compute, keep, shown)
-    if keep and shown == COMBINED:
-        tell_unmeasured(category, run)
+    if shown == COMBINED:
+        tell_result(category, run, metrics, keep)
     return metrics
 
 
