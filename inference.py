@@ -20,6 +20,7 @@ from models.detector import THRESHOLDS
 from models.experts import COMBINED, SCORED
 from prediction.exported import add_exported_options, is_exported
 from prediction.measured import evaluate_files, named, tell
+from prediction.ranked import draw_ranked
 from scoring.thresholds import set_thresholds
 from utils.commands import run_command
 from utils.detectors import FILE
@@ -62,6 +63,8 @@ def get_parser() -> Parser:
         help="output folders of main.py, or files of export.py, of which nothing is written",
     )
     parser.add_argument("--no_maps", action="store_true", help="do not write the anomaly maps")
+    text = "a picture of each test image with heat and contours, the most wrong first"
+    parser.add_argument("--pictures", action="store_true", help=text)
     parser.add_argument(
         "--maps_dir",
         type=user_path,
@@ -125,12 +128,13 @@ def maps_folder(maps_dir: Path, run: Run) -> Path:
 
 
 def evaluate_run(
-    run: Run, options: argparse.Namespace, compute: Compute, shown: str
+    run: Run, options: argparse.Namespace, compute: Compute, shown: str, faults: list[str]
 ) -> dict | None:
     """Return the metrics of one run, of its detector or of the maps in --maps_dir.
 
     `shown` is what counts, "combined" or an expert. None, and a note, for a category without test
-    images: it can be trained, so it is no error. None for an expert that only others have.
+    images: it can be trained, so it is no error. None for an expert that only others have. Adds to
+    `faults` what cannot be drawn.
     """
     category, seed = (load_category if options.maps_dir else load_test_set)(run, options)
     if not (category.test if options.maps_dir else category.scored):
@@ -160,6 +164,8 @@ def evaluate_run(
     metrics = evaluate(run, detector, category, size, options.workers, seed, compute, keep, shown)
     if shown == COMBINED:
         tell_result(category, run, metrics, keep)
+        if options.pictures:
+            faults += draw_ranked(run, category, detector, metrics, options.workers)
     return metrics
 
 
@@ -171,7 +177,7 @@ def evaluate_runs(
     for run in runs:
         faults: list[str] = []
         with noted(faults):
-            if metrics := evaluate_run(run, options, compute, shown):
+            if metrics := evaluate_run(run, options, compute, shown, faults):
                 faults += metrics["glae"].get("unreadable", [])
                 results.setdefault(run.dataset, {})[run.subdataset] = metrics
         place = "" if options.maps_dir else f" in {run.output}"
@@ -184,15 +190,18 @@ def check(options: argparse.Namespace, files: list[Path]) -> list[str]:
     faults = check_positive(options, "workers", "scoring_batch_size")
     faults += check_false_alarm_rate(options)
     single = options.map != COMBINED or options.by_expert
-    if options.maps_dir and (single or options.false_alarm_rate):
+    if options.maps_dir and (single or options.false_alarm_rate or options.pictures):
         faults.append(
-            "--map, --by_expert and --false_alarm_rate are of a detector, --maps_dir has maps made "
-            "elsewhere: leave one out"
+            "--map, --by_expert, --false_alarm_rate and --pictures are of a detector, --maps_dir "
+            "has maps made elsewhere: leave one out"
         )
+    if options.pictures and (options.no_maps or options.map != COMBINED):
+        faults.append("--pictures draws the maps that are written: leave --no_maps and --map out")
     if options.by_expert and options.map != COMBINED:
         faults.append("--by_expert shows --map's, too: leave one out")
-    if files and (options.maps_dir or single):
-        faults.append(f"--map, --by_expert and --maps_dir are of runs: leave {files[0]} out")
+    if files and (options.maps_dir or single or options.pictures):
+        names = "--map, --by_expert, --maps_dir and --pictures"
+        faults.append(f"{names} are of runs: leave {files[0]} out")
     if options.runtime and not files:
         faults.append("--runtime is of exported files: name one, or leave it out")
     return faults
