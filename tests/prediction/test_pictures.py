@@ -76,7 +76,9 @@ def test_the_ground_truth_is_outlined_in_dashes_holes_too(scale):
         cv2.rectangle(edge, (left, top), (right - 1, bottom - 1), 1)
     near = cv2.dilate(edge, np.ones((11, 11), np.uint8)) > 0
     assert not on[~near].any()
-    assert on[: round(40 * factor), : round(40 * factor)].any()
+    for around in ((0, 40, 0, 40), (240, 360, 190, 410)):  # the speck, the hole
+        top, bottom, left, right = (round(factor * side) for side in around)
+        assert on[top:bottom, left:right].any()
     beside = cv2.dilate(on.view(np.uint8), np.ones((3, 3), np.uint8)) > 0
     assert 0.4 < beside[edge > 0].mean() < 0.75  # dashes, gaps as long, and what is beside them
     without = np.asarray(draw(image, plain))[-shown:, :shown]
