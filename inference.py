@@ -57,6 +57,8 @@ def get_parser() -> Parser:
         help="output folders of main.py, or files of export.py, of which nothing is written",
     )
     parser.add_argument("--no_maps", action="store_true", help="do not write the anomaly maps")
+    text = "a picture of each test image with heat and contours, the most wrong first"
+    parser.add_argument("--pictures", action="store_true", help=text)
     parser.add_argument(
         "--maps_dir",
         type=user_path,
@@ -97,7 +99,7 @@ def get_parser() -> Parser:
 def selected_runs(output: Path, options: argparse.Namespace) -> list[Run]:
     """Return the runs of an output folder that --dataset and --subdataset leave."""
     if options.maps_dir and options.dataset:
-        from evaluation.trained import runs_with_maps
+        from prediction.trained import runs_with_maps
 
         return runs_with_maps(output, options)
     runs = [
@@ -117,15 +119,18 @@ def check(options: argparse.Namespace, files: list[Path]) -> list[str]:
     faults = check_positive(options, "workers", "scoring_batch_size")
     faults += check_false_alarm_rate(options)
     single = options.map != COMBINED or options.by_expert
-    if options.maps_dir and (single or options.false_alarm_rate):
+    if options.maps_dir and (single or options.false_alarm_rate or options.pictures):
         faults.append(
-            "--map, --by_expert and --false_alarm_rate are of a detector, --maps_dir has maps made "
-            "elsewhere: leave one out"
+            "--map, --by_expert, --false_alarm_rate and --pictures are of a detector, --maps_dir "
+            "has maps made elsewhere: leave one out"
         )
+    if options.pictures and (options.no_maps or options.map != COMBINED):
+        faults.append("--pictures draws the maps that are written: leave --no_maps and --map out")
     if options.by_expert and options.map != COMBINED:
         faults.append("--by_expert shows --map's, too: leave one out")
-    if files and (options.maps_dir or single):
-        faults.append(f"--map, --by_expert and --maps_dir are of runs: leave {files[0]} out")
+    if files and (options.maps_dir or single or options.pictures):
+        names = "--map, --by_expert, --maps_dir and --pictures"
+        faults.append(f"{names} are of runs: leave {files[0]} out")
     if options.runtime and not files:
         faults.append("--runtime is of exported files: name one, or leave it out")
     faults += check_columns(options.columns)
@@ -141,6 +146,7 @@ def check_compared(options: argparse.Namespace, files: list[Path]) -> list[str]:
         "--map": options.map != COMBINED,
         "--by_expert": options.by_expert,
         "--no_maps": options.no_maps,
+        "--pictures": options.pictures,
         "--false_alarm_rate": options.false_alarm_rate,
     }
     faults = [
@@ -176,7 +182,7 @@ def compare(options: argparse.Namespace) -> int:
 
 def score(output: Path, runs: list[Run], options: argparse.Namespace) -> tuple[list[Run], bool]:
     """Evaluate an output folder's runs; return those that could not be, and whether one failed."""
-    from evaluation.trained import evaluate_runs
+    from prediction.trained import evaluate_runs
     from utils.devices import pick_compute
 
     results, wrong = evaluate_runs(runs, options, pick_compute(options), COMBINED)
@@ -191,8 +197,8 @@ def main(options: argparse.Namespace) -> int:
     if options.compare:
         return compare(options)
 
-    from evaluation.trained import evaluate_runs  # here: these load torch, which takes seconds
-    from prediction.measured import evaluate_files, named
+    from prediction.measured import evaluate_files, named  # here: these load torch, for seconds
+    from prediction.trained import evaluate_runs
     from utils.devices import pick_compute
 
     outputs = [path for path in options.outputs if path not in files]

@@ -11,7 +11,7 @@ from contextlib import ExitStack
 from dataclasses import replace
 
 from data.fingerprints import fingerprint
-from evaluation.evaluation import evaluate, tell_unmeasured
+from evaluation.evaluation import evaluate, tell_result
 from evaluation.pictures import draw_cases
 from evaluation.tables import print_tables, tables, write_csv
 from models.detector import Detector
@@ -155,7 +155,7 @@ def main(options: argparse.Namespace) -> int:
         print(f"{run.detector_file} is trained; there are no test images to evaluate it on")
         return 0
     write_csv(options.output_dir)
-    tell_unmeasured(category, run)
+    tell_result(category, run, metrics)
     if options.dataset == "demo":
         picture, threshold = options.output_dir / "demo.png", metrics["glae"]["map_threshold"]
         draw_cases(category, run.maps_folder, run.results_file, threshold, picture)

@@ -17,23 +17,18 @@ from data.fingerprints import digest_of
 from data.images import Size, image_size, in_background
 from data.mask_values import Odd, warn_of_odd
 from data.masks import Region, regions
-from data.samples import ANOMALOUS, GOOD, Category, InputError, Sample
+from data.samples import GOOD, Category, InputError, Sample
 from evaluation.image_metrics import auroc, average_precision, f1_max, mean
 from evaluation.localization import CURVE_ERROR, Localization, localize
 from evaluation.maps import Scores, read_map, remove_stale_maps, warmed_up, write_maps
 from evaluation.protocol import LOCO_SUBSETS, PRO_LIMIT, SPRO_LIMITS
-from evaluation.results import TEST, UNLABELLED, ImageResult, write_results
+from evaluation.results import write_results
+from evaluation.verdicts import image_results, tell_verdicts, verdicts
 from models.detector import THRESHOLDS, Detector
 from models.experts import COMBINED, EXPERTS
 from scoring.scorer import SCORE, Scorer
 from scoring.stream import ScoreFiles
-from scoring.thresholds import (
-    good_scores,
-    is_anomalous,
-    map_threshold,
-    p_values,
-    promised_rate,
-)
+from scoring.thresholds import good_scores, map_threshold, promised_rate
 from utils.commands import printable, say
 from utils.devices import Compute
 from utils.files import written_aside
@@ -160,13 +155,17 @@ def loco_metrics(scores: dict[str, list[float]], pixels: Pixels) -> dict:
     }
 
 
-def tell_unmeasured(category: Category, run: Run) -> None:
-    """Say where verdicts and maps are of images that no metric can say anything of."""
+def tell_result(category: Category, run: Run, metrics: dict, maps: bool = True) -> None:
+    """Say how many images are called anomalous, and what is there of those that no metric is of.
+
+    `maps` tells whether they were written.
+    """
+    tell_verdicts(f"{category.name} in {run.output}", metrics)
     if len(labels := {sample.label for sample in category.test}) < 2:
         lacks = {(0,): "defects", (1,): "good ones"}.get((*labels,), "labels")
         line = f"{category.name}: no {lacks} among the test images, so that there is no AUROC"
         say(printable(f"{line}: verdicts are in {run.results_file}"))
-    if category.unlabelled:
+    if maps and category.unlabelled:
         test, number = run.maps_folder / "test", len(category.unlabelled)
         names = sorted({sample.folder for sample in category.unlabelled})
         where = ", ".join(str(test / name) for name in names)
@@ -218,15 +217,18 @@ def evaluate(
         result, measured, seconds = measure_scored(
             score, category, workers, maps, unreadable, scores
         )
+    threshold = getattr(detector, THRESHOLDS[shown]).item()
     splits = {"train": category.train, "validation": category.validation, "test": measured.test}
     if measured.unlabelled:
         splits["unlabelled"] = measured.unlabelled
     result["glae"] |= {
         "unreadable": sorted(unreadable.values()),
         "counts": {name: len(samples) for name, samples in splits.items()},
-        "threshold": getattr(detector, THRESHOLDS[shown]).item(),
+        "threshold": threshold,
         "map_threshold": map_threshold(detector),
         "false_alarm_rate": promised_rate(detector) if shown == COMBINED else None,
+        "held_out": len(good_scores(detector)),
+        "verdicts": verdicts(measured, scores, threshold),
         "experts": errors_of_experts(detector),
         "seconds": {
             "training": run.read_training_seconds(),
@@ -254,31 +256,6 @@ def errors_of_experts(detector: Detector) -> dict[str, dict[str, float]]:
         return {}
     rows = {name: detector.errors[EXPERTS.index(name)].tolist() for name in detector.experts}
     return {name: {"score_error": row[0], "map_error": row[1]} for name, row in rows.items()}
-
-
-def image_results(category: Category, scores: Scores, detector: Detector) -> list[ImageResult]:
-    """Return the result of each image that was scored, in order.
-
-    There is no p-value by a detector of an earlier version.
-    """
-    samples = [sample for sample in category.scored if sample.image in scores]
-    values = [scores[sample.image].scores[SCORE] for sample in samples]
-    p = p_values(good_scores(detector), torch.tensor(values))
-    p = [None] * len(samples) if p is None else p.tolist()
-    threshold, unlabelled = detector.threshold.item(), set(category.unlabelled)
-    return [
-        ImageResult(
-            sample.place.as_posix(),
-            UNLABELLED if sample in unlabelled else TEST,
-            sample.defect,
-            value,
-            chance,
-            ANOMALOUS if is_anomalous(value, threshold) else GOOD,
-            scores[sample.image].seconds,
-            {name: own for name, own in scores[sample.image].scores.items() if name != SCORE},
-        )
-        for sample, value, chance in zip(samples, values, p, strict=True)
-    ]
 
 
 def versions() -> dict[str, str]:

@@ -30,7 +30,11 @@ def pick(category: Category) -> list[Sample]:
 
 
 def heat(anomaly_map: np.ndarray, threshold: float) -> np.ndarray:
-    """Colour a map (H, W): dark is normal, yellow is twice the threshold. Returns RGB uint8."""
+    """Colour a map (H, W): dark is normal, yellow is twice the threshold. Returns RGB uint8.
+
+    Matplotlib's inferno: even steps of lightness, which colour-blind people see as well. Source:
+    Smith and van der Walt, *A Better Default Colormap for Matplotlib*, SciPy 2015.
+    """
     scaled = np.clip(anomaly_map / (2 * max(threshold, TINY)), 0, 1)
     return cv2.applyColorMap((255 * scaled).astype(np.uint8), cv2.COLORMAP_INFERNO)[..., ::-1]
 

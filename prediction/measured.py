@@ -10,6 +10,7 @@ from data.catalog import DATASETS
 from data.samples import InputError, is_plain, noted
 from evaluation.evaluation import measure_scored
 from evaluation.tables import Results
+from evaluation.verdicts import tell_verdicts, verdicts
 from prediction.predictor import load_detector
 from utils.commands import tell
 from utils.labelling import load_test_set
@@ -42,15 +43,21 @@ def evaluate_file(file: Path, options: argparse.Namespace) -> tuple[Run, dict] |
     if asked["precision"] == "fp32":  # of the detectors that it is compared with
         asked["precision"] = "auto"
     predictor = load_detector(file, **asked)
-    run, unreadable = run_of(file, predictor.about, options), {}
+    run, unreadable, scores = run_of(file, predictor.about, options), {}, {}
     category, _ = load_test_set(run, options)
     if not category.scored:
         print(f"{run.dataset}/{run.subdataset} has no test images", file=sys.stderr)
         return None
     with TemporaryDirectory() as maps:
-        where = (options.workers, Path(maps), unreadable, {})
-        metrics, *_ = measure_scored(predictor.score_files, category, *where)
-    metrics["glae"]["unreadable"] = sorted(unreadable.values())
+        where = (options.workers, Path(maps), unreadable, scores)
+        metrics, measured, _ = measure_scored(predictor.score_files, category, *where)
+    metrics["glae"] |= {
+        "unreadable": sorted(unreadable.values()),
+        "false_alarm_rate": predictor.false_alarm_rate,
+        "held_out": len(predictor.good_scores),
+        "verdicts": verdicts(measured, scores, predictor.threshold),
+    }
+    tell_verdicts(str(file), metrics)
     return run, metrics
 
 

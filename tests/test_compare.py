@@ -134,6 +134,7 @@ def test_a_run_that_cannot_be_scored_is_named_and_its_stale_metrics_are_not_show
         (["--map", "student"], "--map: --compare"),
         (["--by_expert"], "--by_expert: --compare"),
         (["--no_maps"], "--no_maps: --compare"),
+        (["--pictures"], "--pictures: --compare"),
         (["--false_alarm_rate", "0.1"], "--false_alarm_rate: --compare"),
         (["a/detector.onnx"], "leave a/detector.onnx out"),
         (["--columns", "AUROC poled"], "no 'AUROC poled': AUROC pooled[?]"),

@@ -42,6 +42,7 @@ def test_a_run_writes_everything_that_the_design_lists(product, teacher, tmp_pat
     assert "bolt" in shown.out
     assert "penalty" in shown.err  # one line says what going without costs
     assert "bolt" not in shown.err.split("penalty")[0]
+    assert "good test images are called anomalous" in shown.err
 
 
 def test_the_runs_config_repeats_it_bit_for_bit(product, teacher, tmp_path):

@@ -88,6 +88,11 @@ class Run:
         return self.output / "results" / self.dataset / f"{self.subdataset}.csv"
 
     @property
+    def pictures_folder(self) -> Path:
+        """Where the pictures of scored images lie, of the evaluation that drew them."""
+        return self.output / "pictures" / self.dataset / self.subdataset
+
+    @property
     def exports_folder(self) -> Path:
         """Where the files lie that export.py writes."""
         return self.output / "exports" / self.dataset / self.subdataset

@@ -47,6 +47,16 @@ def test_an_exported_file_has_the_numbers_of_its_detector(exported, alone, capsy
     assert (None in ours) == bool(more)
 
 
+def test_an_exported_file_says_its_verdicts_as_its_detector_does(exported, alone, capsys):
+    assert run_inference(alone.output, exported, "--no_maps") == 0
+    lines = [line for line in capsys.readouterr().err.splitlines() if "called anomalous" in line]
+    whose, said = zip(*(line.split(": ", 1) for line in lines), strict=True)
+    assert whose == (f"bolt in {alone.output}", str(exported))
+    assert said[0] == said[1]
+    assert "of 2 defective and " in said[0]
+    assert "6 held-out good images" in said[0]
+
+
 def test_nothing_is_written_of_an_exported_file(exported, alone, capsys, tmp_path, monkeypatch):
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     before = {path: path.stat().st_mtime_ns for path in alone.output.rglob("*")}

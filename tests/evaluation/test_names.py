@@ -16,7 +16,7 @@ from data.catalog import read_category
 from evaluation.evaluation import measure
 from evaluation.maps import map_path
 from evaluation.tables import as_csv, formatted, print_tables
-from evaluation.trained import maps_folder
+from prediction.trained import maps_folder
 from tests.conftest import SIZE, make_product
 from tests.evaluation.made_up import PLACES, get, made_up, tabulated
 from utils.presets import parse

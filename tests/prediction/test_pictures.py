@@ -3,11 +3,22 @@
 from dataclasses import replace
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 from PIL import Image
 
-from prediction.pictures import CONTOUR, LEAST, MOST, blended, draw, words, write_picture
+from prediction.pictures import (
+    CONTOUR,
+    LEAST,
+    MOST,
+    RIM,
+    TRUTH,
+    blended,
+    draw,
+    words,
+    write_picture,
+)
 from prediction.verdicts import Prediction, strongest_region
 
 GREY = (90, 150, 210)
@@ -37,15 +48,64 @@ def test_the_image_shows_as_it_is_where_the_map_is_0_and_mixed_where_it_is_full(
 
 
 def test_contours_are_where_the_map_crosses_its_threshold():
-    drawn = np.asarray(draw(Image.new("RGB", (500, 500), GREY), prediction(spot())))
+    drawn = np.asarray(draw(Image.new("RGB", (500, 500), GREY), prediction(spot())))[-500:]
     rows, columns = np.nonzero((drawn == CONTOUR).all(2))
-    top = drawn.shape[0] - 500  # below the words
-    assert abs(rows.min() - top - 200) <= 1
-    assert abs(rows.max() - top - 299) <= 1
+    assert abs(rows.min() - 200) <= 1
+    assert abs(rows.max() - 299) <= 1
     assert abs(columns.min() - 200) <= 1
     assert abs(columns.max() - 299) <= 1
     calm = draw(Image.new("RGB", (500, 500), GREY), prediction(spot() / 4))
-    assert not (np.asarray(calm) == CONTOUR).all(2).any()
+    assert not (np.asarray(calm)[-500:] == CONTOUR).all(2).any()
+
+
+@pytest.mark.parametrize("scale", [1, 4])  # of a truth that is drawn as it is, or reduced
+def test_the_ground_truth_is_outlined_in_dashes_holes_too(scale):
+    truth = np.zeros((600, 600), bool)
+    truth[150:450, 75:525] = True
+    truth[250:350, 200:400] = False
+    truth = truth.repeat(scale, 0).repeat(scale, 1)
+    truth[30 * scale, 30 * scale] = True  # a speck, which reducing must not lose
+    image = Image.new("RGB", truth.shape[::-1], GREY)
+    shown = min(len(truth), MOST)
+    plain = prediction(np.zeros(truth.shape, np.float32))
+    drawn = np.asarray(draw(image, plain, truth))[-shown:, :shown]
+    on, factor = (drawn == TRUTH).all(2), shown / 600
+    edge = np.zeros(on.shape, np.uint8)
+    for box in ((75, 150, 525, 450), (200, 250, 400, 350), (30, 30, 31, 31)):
+        left, top, right, bottom = (round(factor * side) for side in box)
+        cv2.rectangle(edge, (left, top), (right - 1, bottom - 1), 1)
+    near = cv2.dilate(edge, np.ones((11, 11), np.uint8)) > 0
+    assert not on[~near].any()
+    for around in ((0, 40, 0, 40), (240, 360, 190, 410)):  # the speck, the hole
+        top, bottom, left, right = (round(factor * side) for side in around)
+        assert on[top:bottom, left:right].any()
+    beside = cv2.dilate(on.view(np.uint8), np.ones((3, 3), np.uint8)) > 0
+    assert 0.4 < beside[edge > 0].mean() < 0.75  # dashes, gaps as long, and what is beside them
+    without = np.asarray(draw(image, plain))[-shown:, :shown]
+    assert (without == GREY).all()
+
+
+def test_the_legend_names_the_lines_that_there_are():
+    image, found = Image.new("RGB", (500, 500)), prediction(np.zeros((500, 500), np.float32))
+    heads = [
+        np.asarray(draw(image, found, truth))[:-500] for truth in (None, np.zeros((500, 500), bool))
+    ]
+    has = [[(head == colour).all(2).any() for colour in (CONTOUR, TRUTH)] for head in heads]
+    assert has == [[True, False], [True, True]]
+
+
+@pytest.mark.parametrize("line", [CONTOUR, TRUTH])
+def test_a_line_or_its_rim_has_a_contrast_of_3_to_any_image(line):
+    def luminance(colour):  # WCAG 2.2
+        part = np.asarray(colour) / 255
+        linear = np.where(part <= 0.04045, part / 12.92, ((part + 0.055) / 1.055) ** 2.4)
+        return linear @ np.array([0.2126, 0.7152, 0.0722])
+
+    behind = np.linspace(0, 1, 1001)  # luminance
+    contrasts = []
+    for own in (luminance(line), luminance(RIM)):
+        contrasts.append((np.maximum(own, behind) + 0.05) / (np.minimum(own, behind) + 0.05))
+    assert np.max(contrasts, 0).min() >= 3
 
 
 @pytest.mark.parametrize(

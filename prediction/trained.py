@@ -6,11 +6,12 @@ from pathlib import Path
 
 from data.catalog import DATASETS, find_root
 from data.samples import InputError, noted
-from evaluation.evaluation import evaluate, measure, tell_unmeasured
+from evaluation.evaluation import evaluate, measure, tell_result
 from evaluation.maps import check_maps
 from evaluation.tables import Results
 from models.detector import THRESHOLDS
 from models.experts import COMBINED
+from prediction.ranked import draw_ranked
 from scoring.thresholds import set_thresholds
 from utils.commands import tell
 from utils.devices import Compute, as_trained
@@ -43,12 +44,13 @@ def maps_folder(maps_dir: Path, run: Run) -> Path:
 
 
 def evaluate_run(
-    run: Run, options: argparse.Namespace, compute: Compute, shown: str
+    run: Run, options: argparse.Namespace, compute: Compute, shown: str, faults: list[str]
 ) -> dict | None:
     """Return the metrics of one run, of its detector or of the maps in --maps_dir.
 
     `shown` is what counts, "combined" or an expert. None, and a note, for a category without test
-    images: it can be trained, so it is no error. None for an expert that only others have.
+    images: it can be trained, so it is no error. None for an expert that only others have. Adds to
+    `faults` what cannot be drawn.
     """
     category, seed = (load_category if options.maps_dir else load_test_set)(run, options)
     if not (category.test if options.maps_dir else category.scored):
@@ -76,8 +78,10 @@ def evaluate_run(
         set_thresholds(detector, options.false_alarm_rate, str(run.detector_file))
     keep = not options.no_maps
     metrics = evaluate(run, detector, category, size, options.workers, seed, compute, keep, shown)
-    if keep and shown == COMBINED:
-        tell_unmeasured(category, run)
+    if shown == COMBINED:
+        tell_result(category, run, metrics, keep)
+        if options.pictures:
+            faults += draw_ranked(run, category, detector, metrics, options.workers)
     return metrics
 
 
@@ -89,7 +93,7 @@ def evaluate_runs(
     for run in runs:
         faults: list[str] = []
         with noted(faults):
-            if metrics := evaluate_run(run, options, compute, shown):
+            if metrics := evaluate_run(run, options, compute, shown, faults):
                 faults += metrics["glae"].get("unreadable", [])
                 results.setdefault(run.dataset, {})[run.subdataset] = metrics
         place = "" if options.maps_dir else f" in {run.output}"
