@@ -9,9 +9,8 @@ import argparse
 import sys
 from pathlib import Path
 
-from reporting.collected import collect
-from reporting.page import write_page
-from utils.commands import printable, run_command, say
+from reporting.writing import write_report
+from utils.commands import exit_code, run_command
 from utils.files import user_path
 from utils.options import Parser
 
@@ -44,13 +43,10 @@ def get_parser() -> Parser:
 
 def main(options: argparse.Namespace) -> int:
     """Write the page and print its path; what is damaged does not stop the rest."""
-    found, faults = collect(options.outputs)
-    path = (options.output_dir or options.outputs[0] / "report") / "index.html"
-    write_page(path, found, faults)
-    for fault in faults:
-        say(f"error: {printable(fault)}")
+    folder = options.output_dir or options.outputs[0] / "report"
+    path, faults = write_report(options.outputs, folder)
     print(path)
-    return 2 if faults else 0
+    return exit_code(faults)
 
 
 if __name__ == "__main__":

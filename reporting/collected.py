@@ -1,12 +1,15 @@
 """What a report is of: the metrics and every image's result of each evaluated category."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from data.catalog import DATASETS
-from data.samples import InputError, noted
+from data.samples import InputError, noted, require_file
 from evaluation.results import UNLABELLED, ImageResult, read_results_file
 from evaluation.tables import Results, read_metrics
+from reporting.validation import check_results, whole_metrics
 from utils.runs import Run
 
 
@@ -34,8 +37,8 @@ def collect(outputs: list[Path]) -> tuple[list[Evaluated], list[str]]:
     """
     found: list[Evaluated] = []
     faults: list[str] = []
-    for output in dict.fromkeys(outputs):
-        paths = sorted((output / "metrics").glob("*/*.json"))
+    for output in distinct(outputs, faults):
+        paths = sorted((output / "metrics").glob("*/[!.]*.json"))
         paths = [path for path in paths if path.parent.name in DATASETS]
         if not paths:
             faults.append(f"{output} holds no metrics: evaluate it with inference.py")
@@ -47,21 +50,42 @@ def collect(outputs: list[Path]) -> tuple[list[Evaluated], list[str]]:
     return found, faults
 
 
+def distinct(outputs: list[Path], faults: list[str]) -> list[Path]:
+    """Return each folder once: named twice, it would be two models or two seeds."""
+    first: dict[Path, Path] = {}
+    for output in outputs:
+        known = first.setdefault(output.resolve(), output)
+        if known is not output:
+            faults.append(f"{output} is {known} once more: it counts once")
+    return [*first.values()]
+
+
 def evaluated(run: Run, faults: list[str]) -> Evaluated:
     """Read one category's metrics and results; those may lack, as a fault says.
 
-    Raises InputError for damaged metrics.
+    Both are as `reporting.validation` wants them. Raises InputError for damaged metrics.
     """
-    metrics = read_metrics(run.metrics_file)
-    if "glae" not in metrics:
-        raise InputError(f"{run.metrics_file} is damaged: evaluate it again")
+    with damage_named(run.metrics_file):
+        require_file(run.metrics_file)
+        metrics = whole_metrics(read_metrics(run.metrics_file), run.dataset)
     results: list[ImageResult] = []
-    if run.results_file.exists():
-        with noted(faults):
-            results = read_results_file(run.results_file)
-    else:
+    if not run.results_file.exists():
         faults.append(f"there is no {run.results_file}: evaluate it again with inference.py")
+        return Evaluated(run, metrics)
+    with noted(faults), damage_named(run.results_file):
+        found = read_results_file(run.results_file)
+        check_results(found, metrics["glae"])
+        results = found
     return Evaluated(run, metrics, results)
+
+
+@contextmanager
+def damage_named(path: Path) -> Iterator[None]:
+    """Turn what a damaged file raises into an InputError that names it."""
+    try:
+        yield
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise InputError(f"{path} is damaged: evaluate it again ({error})") from error
 
 
 def by_output(found: list[Evaluated]) -> dict[Path, Results]:

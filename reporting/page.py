@@ -68,4 +68,5 @@ def render(found: list[Evaluated], faults: list[str]) -> str:
 def write_page(path: Path, found: list[Evaluated], faults: list[str]) -> None:
     """Write the page of what was evaluated."""
     with written_aside(path) as aside:
-        aside.write_text(render(found, faults), encoding="utf-8")
+        # what is no Unicode in a file's name is shown as a question mark
+        aside.write_text(render(found, faults), encoding="utf-8", errors="replace")
