@@ -15,7 +15,6 @@ from data.samples import InputError
 from reporting.writing import write_report
 from tests.conftest import REPOSITORY
 from tests.running_main import ALONE, arguments, run_main
-from utils.commands import run_command
 from utils.presets import parse
 
 SCORES = {"good": [0.1, 0.4, 1.2], "dent": [0.9, 3.0]}
@@ -25,16 +24,6 @@ SCORES = {"good": [0.1, 0.4, 1.2], "dent": [0.9, 3.0]}
 def again(product, teacher, alone) -> list[str]:
     """The command that evaluates a finished run again, and writes its report."""
     return arguments(product, teacher, alone.output, *ALONE, "--precision", "fp32", "--resume")
-
-
-def as_user(script, line: list, monkeypatch) -> int:
-    """Return the exit code of a script that is run in this process."""
-    monkeypatch.setattr(sys, "argv", [f"{script.__name__}.py", *map(str, line)])
-    return run_command(script.main, script.get_parser)
-
-
-def errors(said: str) -> list[str]:
-    return [line for line in said.splitlines() if line.startswith("error: ")]
 
 
 def test_a_training_writes_the_page_after_its_table_and_says_where(again, alone, capsys):
@@ -49,28 +38,24 @@ def test_a_training_writes_the_page_after_its_table_and_says_where(again, alone,
     assert "report" not in alone.read_config()
 
 
-def test_a_report_that_cannot_be_written_costs_neither_table_nor_results(
-    again, alone, capsys, monkeypatch
-):
+def test_a_report_that_cannot_be_written_costs_neither_table_nor_results(again, alone, outcome):
     folder = alone.output / "report"
     shutil.rmtree(folder, ignore_errors=True)
     folder.write_text("a file")
     alone.metrics_file.unlink()
-    assert as_user(main, [*again, "--report"], monkeypatch) == 2
-    shown = capsys.readouterr()
-    assert "bolt" in shown.out
-    assert errors(shown.err) == [f"error: --output_dir {folder} cannot be written: File exists"]
+    code, out, errors = outcome(main, [*again, "--report"])
+    assert (code, "bolt" in out) == (2, True)
+    assert errors == [f"error: --output_dir {folder} cannot be written: File exists"]
     assert alone.metrics_file.exists()
     folder.unlink()
 
 
-def test_what_the_page_lacks_is_a_line_and_exit_code_2(again, alone, capsys, monkeypatch):
+def test_what_the_page_lacks_is_a_line_and_exit_code_2(again, alone, outcome):
     damaged = alone.metrics_file.with_name("nut.json")
     damaged.write_text("")
-    assert as_user(main, [*again, "--report"], monkeypatch) == 2
-    shown = capsys.readouterr()
-    assert len(errors(shown.err)) == 1
-    assert str(damaged) in errors(shown.err)[0]
+    code, _, errors = outcome(main, [*again, "--report"])
+    assert (code, len(errors)) == (2, 1)
+    assert str(damaged) in errors[0]
     assert (alone.output / "report" / "index.html").exists()
     damaged.unlink()
 
@@ -96,7 +81,7 @@ def test_of_several_that_write_at_once_one_whole_page_stays(make_output, tmp_pat
     assert paths[0].read_text().rstrip().endswith("</html>")
 
 
-def test_interrupted_the_former_page_stays(make_output, tmp_path, monkeypatch, capsys):
+def test_interrupted_the_former_page_stays(make_output, tmp_path, monkeypatch, outcome):
     make_output(tmp_path, SCORES, 1.0)
     page = tmp_path / "report" / "index.html"
     page.parent.mkdir()
@@ -107,8 +92,7 @@ def test_interrupted_the_former_page_stays(make_output, tmp_path, monkeypatch, c
 
     with monkeypatch.context() as patch:
         patch.setattr(os, "replace", interrupted)
-        assert as_user(report, [tmp_path], patch) == 130
-    assert capsys.readouterr().err == "interrupted\n"
+        assert outcome(report, [tmp_path]) == (130, "", [])
     assert page.read_text() == "former"
     assert [path.name for path in page.parent.iterdir()] == ["index.html"]
 
