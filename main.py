@@ -47,8 +47,7 @@ from utils.teachers import teacher_name
 from utils.version import project_version
 
 EXAMPLES = (
-    "python3 main.py --dataset mvtec_ad --subdataset bottle --mvtec_ad_path path/mvtec_ad "
-    "--model_size small",
+    "python3 main.py --mvtec_ad_path path/mvtec_ad --subdataset bottle --model_size small",
     "python3 main.py --dataset folder --folder_path ./my_product --model_size small --check",
 )
 
@@ -100,8 +99,7 @@ def train(prepared: Prepared, options: argparse.Namespace) -> None:
     if detector.statistics:
         more, _ = decode_images(validation, size, options.workers, int(detector.bits))
         parts = [(images, features), (detector.view.filled(more), None)]
-        good = GoodImages(detector, compute, parts)
-        held_out = fit_statistics(detector, good)
+        held_out = fit_statistics(detector, GoodImages(detector, compute, parts))
     if detector.networks():
         if held_out and prepared.category.scored and not run.checkpoint_file.exists():
             show_statistics(prepared, detector, held_out, options)
