@@ -35,7 +35,7 @@ from scoring.thresholds import (
     promised_rate,
 )
 from utils.commands import printable, say
-from utils.devices import Compute
+from utils.devices import Compute, device_name
 from utils.files import written_aside
 from utils.options import deciding
 from utils.runs import Run
@@ -233,6 +233,7 @@ def evaluate(
             "evaluation": time.perf_counter() - begun,
             "scoring_per_image": seconds,
         },
+        "device": device_name(compute.device),
         "precision": compute.precision,
         "versions": versions(),
         "seed": seed,
