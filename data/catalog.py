@@ -23,6 +23,7 @@ class Dataset:
     default_path: Path | None
     hint: str
     saturated: bool = False  # measured by sPRO with a defects_config, else by AU-PRO
+    categories: tuple[str, ...] = ()  # as published; of a product of one's own none are known
 
 
 def of_demo(name: str) -> Callable:
@@ -44,6 +45,13 @@ DATASETS = {
         Path("mvtec_loco_anomaly_detection"),
         "download it from https://www.mvtec.com/company/research/datasets/mvtec-loco",
         saturated=True,
+        categories=(
+            "breakfast_box",
+            "juice_bottle",
+            "pushpins",
+            "screw_bag",
+            "splicing_connectors",
+        ),
     ),
     "mvtec_ad": Dataset(
         mvtec.read_mvtec_ad,
@@ -51,6 +59,10 @@ DATASETS = {
         "mvtec_ad_path",
         Path("mvtec_anomaly_detection"),
         "download it from https://www.mvtec.com/company/research/datasets/mvtec-ad",
+        categories=(
+            *("bottle", "cable", "capsule", "carpet", "grid", "hazelnut", "leather", "metal_nut"),
+            *("pill", "screw", "tile", "toothbrush", "transistor", "wood", "zipper"),
+        ),
     ),
     "visa": Dataset(
         visa.read_visa,
@@ -58,6 +70,10 @@ DATASETS = {
         "visa_path",
         Path("VisA"),
         "download it as https://github.com/amazon-science/spot-diff tells",
+        categories=(
+            *("candle", "capsules", "cashew", "chewinggum", "fryum", "macaroni1", "macaroni2"),
+            *("pcb1", "pcb2", "pcb3", "pcb4", "pipe_fryum"),
+        ),
     ),
     "folder": Dataset(
         folder.read_folder,

@@ -3,8 +3,7 @@
 from collections.abc import Callable
 
 from data.catalog import DATASETS
-from evaluation.evaluation import LOCO_SUBSETS
-from evaluation.localization import SPRO_LIMITS
+from evaluation.protocol import LOCO_SUBSETS, SPRO_LIMITS
 
 SUBSETS = (*LOCO_SUBSETS, "mean")
 

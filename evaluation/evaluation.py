@@ -19,8 +19,9 @@ from data.mask_values import Odd, warn_of_odd
 from data.masks import Region, regions
 from data.samples import ANOMALOUS, GOOD, Category, InputError, Sample
 from evaluation.image_metrics import auroc, average_precision, f1_max, mean
-from evaluation.localization import CURVE_ERROR, PRO_LIMIT, SPRO_LIMITS, Localization, localize
+from evaluation.localization import CURVE_ERROR, Localization, localize
 from evaluation.maps import Scores, read_map, remove_stale_maps, warmed_up, write_maps
+from evaluation.protocol import LOCO_SUBSETS, PRO_LIMIT, SPRO_LIMITS
 from evaluation.results import TEST, UNLABELLED, ImageResult, write_results
 from models.detector import THRESHOLDS, Detector
 from models.experts import COMBINED, EXPERTS
@@ -34,14 +35,12 @@ from scoring.thresholds import (
     promised_rate,
 )
 from utils.commands import printable, say
-from utils.devices import Compute
+from utils.devices import Compute, device_name
 from utils.files import written_aside
 from utils.options import deciding
 from utils.runs import Run
 from utils.teachers import weights_hash
 from utils.version import project_version
-
-LOCO_SUBSETS = ("logical_anomalies", "structural_anomalies")
 
 POOLED = None  # the subset of all images: a name could be a defect's
 
@@ -234,6 +233,7 @@ def evaluate(
             "evaluation": time.perf_counter() - begun,
             "scoring_per_image": seconds,
         },
+        "device": device_name(compute.device),
         "precision": compute.precision,
         "versions": versions(),
         "seed": seed,

@@ -1,6 +1,6 @@
 """What a test set lacks, in words, where a table can only show a dash."""
 
-from evaluation.evaluation import LOCO_SUBSETS
+from evaluation.protocol import LOCO_SUBSETS
 
 
 def gaps(measured: dict, saturated: bool) -> list[str]:

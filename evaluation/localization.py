@@ -21,8 +21,6 @@ import numpy as np
 
 from evaluation.pixels import PixelCounts, ReadMap, ReadRegions, Thresholds
 
-SPRO_LIMITS = (0.01, 0.05, 0.1, 0.3, 1.0)  # false positive rates up to which sPRO is integrated
-PRO_LIMIT = 0.3
 MOST_WORKERS = 16  # each has two maps waiting
 CURVE_POINTS = 500
 COARSE = 2 / (CURVE_POINTS - 2)  # steps of FPR + (s)PRO, which go from 0 to 2 in all

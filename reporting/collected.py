@@ -3,12 +3,14 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from datetime import datetime, timezone
 from pathlib import Path
 
 from data.catalog import DATASETS
 from data.samples import InputError, noted, require_file
+from evaluation.groups import grouped
 from evaluation.results import UNLABELLED, ImageResult, read_results_file
-from evaluation.tables import Results, read_metrics
+from evaluation.tables import read_metrics
 from reporting.validation import check_results, whole_metrics
 from utils.runs import Run
 
@@ -22,12 +24,21 @@ class Evaluated:
     results: list[ImageResult] = field(default_factory=list)  # none where they cannot be read
 
     @property
+    def written(self) -> datetime:
+        """When it was evaluated, by its metrics file."""
+        return datetime.fromtimestamp(self.run.metrics_file.stat().st_mtime, timezone.utc)
+
+    @property
     def labelled(self) -> list[ImageResult]:
         return [result for result in self.results if result.split != UNLABELLED]
 
     @property
     def unlabelled(self) -> list[ImageResult]:
         return [result for result in self.results if result.split == UNLABELLED]
+
+
+Categories = dict[str, Evaluated]  # category -> what an output folder has of it
+Models = dict[str, list[Categories]]  # what tells models apart, or "" -> their runs
 
 
 def collect(outputs: list[Path]) -> tuple[list[Evaluated], list[str]]:
@@ -88,10 +99,19 @@ def damage_named(path: Path) -> Iterator[None]:
         raise InputError(f"{path} is damaged: evaluate it again ({error})") from error
 
 
-def by_output(found: list[Evaluated]) -> dict[Path, Results]:
-    """Return each output folder's results, as `evaluation.tables` takes them."""
-    outputs: dict[Path, Results] = {}
+def models_of(found: list[Evaluated]) -> Models:
+    """Return what was evaluated of one dataset by what tells models apart: see `grouped`."""
+    outputs: dict[Path, Categories] = {}
     for one in found:
-        of_output = outputs.setdefault(one.run.output, {})
-        of_output.setdefault(one.run.dataset, {})[one.run.subdataset] = one.metrics
-    return outputs
+        outputs.setdefault(one.run.output, {})[one.run.subdataset] = one
+    runs = [*outputs.values()]
+    measured = [{name: one.metrics for name, one in run.items()} for run in runs]
+    return {
+        name: [run for run, metrics in zip(runs, measured, strict=True) if is_in(metrics, group)]
+        for name, group in grouped(measured).items()
+    }
+
+
+def is_in(metrics: dict, group: list[dict]) -> bool:
+    """Tell whether these very metrics are in a group: a copied folder's are equal."""
+    return any(metrics is other for other in group)

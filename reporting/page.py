@@ -11,11 +11,12 @@ from markupsafe import Markup
 from plotly.offline import get_plotlyjs
 
 from reporting.collected import Evaluated
+from reporting.sections import sections
 from utils.files import written_aside
 from utils.version import project_version
 
 TEMPLATES = Path(__file__).parent / "templates"
-SCRIPTS = ("report.js", "gallery.js")
+SCRIPTS = ("report.js", "training.js", "gallery.js")
 STYLES = ("report.css", "gallery.css")
 
 
@@ -23,9 +24,11 @@ STYLES = ("report.css", "gallery.css")
 def environment() -> jinja2.Environment:
     """Return the templates, which escape whatever is put into them."""
     loader = jinja2.FileSystemLoader(TEMPLATES)
-    return jinja2.Environment(
+    templates = jinja2.Environment(
         loader=loader, autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True
     )
+    templates.globals["as_data"] = as_data
+    return templates
 
 
 def assets(names: tuple[str, ...]) -> str:
@@ -33,10 +36,10 @@ def assets(names: tuple[str, ...]) -> str:
     return "\n".join((TEMPLATES / name).read_text(encoding="utf-8") for name in names)
 
 
-def as_data(value: object) -> str:
+def as_data(value: object) -> Markup:
     """Return a value as JSON that cannot end the element of the page that it stands in."""
     text = json.dumps(value, ensure_ascii=True, allow_nan=False, separators=(",", ":"))
-    return text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026")
+    return Markup(text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026"))
 
 
 def policy(scripts: list[str]) -> str:
@@ -49,8 +52,12 @@ def policy(scripts: list[str]) -> str:
 
 
 def render(found: list[Evaluated], faults: list[str]) -> str:
-    """Return the page of what was evaluated, and of what could not be read."""
+    """Return the page of what was evaluated, and of what could not be read.
+
+    What cannot be read of it now is added to `faults`.
+    """
     scripts = [get_plotlyjs(), assets(SCRIPTS)]
+    arranged = sections(found, faults)
     return (
         environment()
         .get_template("report.html")
@@ -58,15 +65,16 @@ def render(found: list[Evaluated], faults: list[str]) -> str:
             policy=policy(scripts),
             scripts=[Markup(script) for script in scripts],
             style=Markup(assets(STYLES)),
-            found=found,
+            sections=arranged,
             faults=faults,
+            dates=[f"{end(one.written for one in found):%Y-%m-%d}" for end in (min, max)],
             version=project_version(),
         )
     )
 
 
 def write_page(path: Path, found: list[Evaluated], faults: list[str]) -> None:
-    """Write the page of what was evaluated."""
+    """Write the page of what was evaluated; `faults` as in `render`."""
     with written_aside(path) as aside:
         # what is no Unicode in a file's name is shown as a question mark
         aside.write_text(render(found, faults), encoding="utf-8", errors="replace")

@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 from sklearn.metrics import roc_auc_score, roc_curve
 
 from evaluation import pixels
-from evaluation.localization import CURVE_ERROR, CURVE_POINTS, SPRO_LIMITS, localize
+from evaluation.localization import CURVE_ERROR, CURVE_POINTS, localize
+from evaluation.protocol import SPRO_LIMITS
 
 SUBSETS = {"a": ("good", "a"), "b": ("good", "b"), "all": ("good", "a", "b")}
 
