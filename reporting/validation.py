@@ -79,8 +79,7 @@ OURS: dict[str, tuple[Check, object]] = {  # below `glae`; and what stands for a
     "seed": (or_none(is_count), None),
     "options": (each(is_option), {}),
     "versions": (each(is_text), {}),
-    "precision": (or_none(is_text), None),
-    "images": (or_none(is_text), None),
+    **dict.fromkeys(("device", "precision", "images"), (or_none(is_text), None)),
 }
 
 

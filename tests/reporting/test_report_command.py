@@ -34,7 +34,7 @@ def test_a_training_writes_the_page_after_its_table_and_says_where(again, alone,
     shown = capsys.readouterr()
     assert shown.err.splitlines()[-1] == f"wrote {page}"
     assert "index.html" not in shown.out
-    assert f"{alone.dataset}/{alone.subdataset}" in page.read_text()
+    assert f"{alone.subdataset}</" in page.read_text()
     assert "report" not in alone.read_config()
 
 

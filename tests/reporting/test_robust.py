@@ -97,8 +97,7 @@ def test_a_damaged_metrics_file_is_one_line_and_the_rest_is_shown(output, outcom
     assert (code, len(errors)) == (2, 1)
     assert f"{damaged} is damaged: evaluate it again" in errors[0]
     page = Path(out.strip()).read_text()
-    assert "folder/bolt" in page
-    assert "folder/nut" not in page.replace(str(damaged), "")
+    assert ("bolt</" in page, "nut</" in page) == (True, False)
 
 
 @pytest.mark.parametrize(("keys", "value"), VALUES, ids=str)
@@ -145,7 +144,7 @@ def test_missing_results_are_told_and_the_metrics_shown(output, outcome):
     code, out, errors = outcome(report, [output])
     assert (code, len(errors)) == (2, 1)
     assert "nut.csv: evaluate it again with inference.py" in errors[0]
-    assert "folder/nut" in Path(out.strip()).read_text()
+    assert "nut</" in Path(out.strip()).read_text()
 
 
 def test_a_pipe_for_a_file_is_not_waited_for(output):

@@ -11,6 +11,7 @@ MARK = "owned"  # what hostile names would do
 FOLDERS = [  # names that a folder can have
     "<img src=x onerror=alert(1)>",
     "\"'><svg onload=document.title='owned'>",
+    "<a href='mailto:owned'>write",  # which plotly's labels would make a link
     "<b>bold<!--",
     "\u202egnp.exe\u2066",
     "{{ 7 * 7 }}{% x %}${7 * 7}",
@@ -24,7 +25,7 @@ FOLDERS = [  # names that a folder can have
 TEXTS = [*FOLDERS, "</script><script>document.title='owned'</script>", "../../../etc/passwd"]
 FOREIGN = """
 script[src], [onerror], [onload], iframe, object, embed, base, form[action], img[src=x],
-meta[http-equiv=refresh]
+meta[http-equiv=refresh], [*|href^='mailto:']
 """
 
 
@@ -36,8 +37,13 @@ def hostile(make_output, tmp_path) -> Path:
         output = tmp_path / FOLDERS[seed]
         named = {str(key): value for key, value in options.items()}
         defects = scores | {name: [0.5, 1.5 + seed] for name in FOLDERS}
-        for category in ("bolt", *FOLDERS[:4]):
-            make_output(output, defects, 1.0, category, seed, **named)
+        for category in FOLDERS[2:5]:
+            run = make_output(output, defects, 1.0, category, seed, **named)
+            run.folder.mkdir(parents=True)
+            run.write_config(named | {"weights": TEXTS[-2]})
+            names = ",".join(f'"{name}"' for name in TEXTS if '"' not in name)
+            row = ",1" * names.count('","')
+            run.losses_file.write_text(f"step,total,{names}\n1,1,1{row}\n2,1,1{row}\n")
     return tmp_path
 
 
@@ -58,7 +64,7 @@ def test_hostile_names_are_text_and_nothing_of_them_runs(hostile, open_page, tmp
     assert page.locator("script:not([type])").count() == scripts == 2  # plotly's, and ours
     assert page.locator(FOREIGN).count() == 0
     shown = text_of(page)
-    assert [name for name in FOLDERS[:4] if name not in shown] == []
+    assert [name for name in FOLDERS[:5] if name not in shown] == []
     links = page.eval_on_selector_all("[href]", "all => all.map(one => one.getAttribute('href'))")
     assert [link for link in links if not link.startswith(("#", "https://", "data:"))] == []
     assert page.evaluate("Object.keys(Object.prototype).length") == 0
