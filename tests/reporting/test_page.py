@@ -87,7 +87,7 @@ def test_seeds_are_averaged_and_models_compared(make_output, show, tmp_path):
     aurocs = [stored(run, "AUROC") for run in runs]
     mean, std = statistics.mean(aurocs), statistics.stdev(aurocs)
     seeds, single = body_of(page, "#dataset-0-headline")
-    assert seeds[1].split("\n") == ["train_steps 0", "2 runs"]
+    assert seeds[1] == "train_steps 0 2 seeds"
     assert seeds[2] == f"{100 * mean:.1f} ± {100 * std:.1f}"
     assert single[1:3] == ["train_steps 20", in_percent(stored(new, "AUROC"))]
     [[_, first, other, change]] = body_of(page, "#dataset-0-metric-0")
