@@ -56,14 +56,15 @@ def render(found: list[Evaluated], faults: list[str]) -> str:
 
     What cannot be read of it now is added to `faults`.
     """
-    scripts = [get_plotlyjs(), assets(SCRIPTS)]
+    plotly, script = get_plotlyjs(), assets(SCRIPTS)
     arranged = sections(found, faults)
     return (
         environment()
         .get_template("report.html")
         .render(
-            policy=policy(scripts),
-            scripts=[Markup(script) for script in scripts],
+            policy=policy([plotly, script]),
+            plotly=Markup(plotly),
+            script=Markup(script),
             style=Markup(assets(STYLES)),
             sections=arranged,
             faults=faults,

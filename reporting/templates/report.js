@@ -1,11 +1,20 @@
 "use strict";
 /* The frame: tables are sorted, a run is chosen, and what is heavy is made when it is seen. */
 
-/** Call `make` with an element when it first comes into view. */
+/** Run plotly, which takes a second that a page without a chart in view need not spend. */
+function startPlotly() {
+  if (window.Plotly) return;
+  const script = document.createElement("script");
+  script.textContent = document.getElementById("plotly").textContent;
+  document.head.append(script); // the page's policy knows it by its hash
+}
+
+/** Call `make` with an element when it first comes into view; then plotly is there. */
 function onceSeen(element, make) {
   new IntersectionObserver((entries, observer) => {
     if (entries.some((entry) => entry.isIntersecting)) {
       observer.disconnect();
+      startPlotly();
       make(element);
     }
   }, { rootMargin: "200px" }).observe(element);
