@@ -3,8 +3,10 @@
 import base64
 import hashlib
 import json
+from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
+from types import MappingProxyType
 
 import jinja2
 from markupsafe import Markup
@@ -12,20 +14,26 @@ from plotly.offline import get_plotlyjs
 
 from reporting.collected import Evaluated
 from utils.files import written_aside
+from utils.runs import Run
 from utils.version import project_version
 
 TEMPLATES = Path(__file__).parent / "templates"
 SCRIPTS = ("report.js", "gallery.js")
 STYLES = ("report.css", "gallery.css")
 
+Galleries = Mapping[Run, dict]  # see `reporting.gallery.gallery_data`
+NONE: Galleries = MappingProxyType({})
+
 
 @cache
 def environment() -> jinja2.Environment:
     """Return the templates, which escape whatever is put into them."""
     loader = jinja2.FileSystemLoader(TEMPLATES)
-    return jinja2.Environment(
+    templates = jinja2.Environment(
         loader=loader, autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True
     )
+    templates.globals["as_data"] = as_data
+    return templates
 
 
 def assets(names: tuple[str, ...]) -> str:
@@ -33,10 +41,10 @@ def assets(names: tuple[str, ...]) -> str:
     return "\n".join((TEMPLATES / name).read_text(encoding="utf-8") for name in names)
 
 
-def as_data(value: object) -> str:
+def as_data(value: object) -> Markup:
     """Return a value as JSON that cannot end the element of the page that it stands in."""
     text = json.dumps(value, ensure_ascii=True, allow_nan=False, separators=(",", ":"))
-    return text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026")
+    return Markup(text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026"))
 
 
 def policy(scripts: list[str]) -> str:
@@ -48,7 +56,7 @@ def policy(scripts: list[str]) -> str:
     )
 
 
-def render(found: list[Evaluated], faults: list[str]) -> str:
+def render(found: list[Evaluated], faults: list[str], galleries: Galleries = NONE) -> str:
     """Return the page of what was evaluated, and of what could not be read."""
     scripts = [get_plotlyjs(), assets(SCRIPTS)]
     return (
@@ -59,13 +67,16 @@ def render(found: list[Evaluated], faults: list[str]) -> str:
             scripts=[Markup(script) for script in scripts],
             style=Markup(assets(STYLES)),
             found=found,
+            galleries=galleries,
             faults=faults,
             version=project_version(),
         )
     )
 
 
-def write_page(path: Path, found: list[Evaluated], faults: list[str]) -> None:
-    """Write the page of what was evaluated."""
+def write_page(
+    path: Path, found: list[Evaluated], faults: list[str], galleries: Galleries = NONE
+) -> None:
+    """Write the page of what was evaluated; `galleries` are of `reporting.gallery`."""
     with written_aside(path) as aside:
-        aside.write_text(render(found, faults), encoding="utf-8")
+        aside.write_text(render(found, faults, galleries), encoding="utf-8")
