@@ -3,8 +3,10 @@
 import base64
 import hashlib
 import json
+from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
+from types import MappingProxyType
 
 import jinja2
 from markupsafe import Markup
@@ -13,11 +15,15 @@ from plotly.offline import get_plotlyjs
 from reporting.collected import Evaluated
 from reporting.sections import sections
 from utils.files import written_aside
+from utils.runs import Run
 from utils.version import project_version
 
 TEMPLATES = Path(__file__).parent / "templates"
 SCRIPTS = ("report.js", "training.js", "gallery.js")
 STYLES = ("report.css", "gallery.css")
+
+Galleries = Mapping[Run, dict]  # see `reporting.gallery.gallery_data`
+NONE: Galleries = MappingProxyType({})
 
 
 @cache
@@ -51,7 +57,7 @@ def policy(scripts: list[str]) -> str:
     )
 
 
-def render(found: list[Evaluated], faults: list[str]) -> str:
+def render(found: list[Evaluated], faults: list[str], galleries: Galleries = NONE) -> str:
     """Return the page of what was evaluated, and of what could not be read.
 
     What cannot be read of it now is added to `faults`.
@@ -67,6 +73,7 @@ def render(found: list[Evaluated], faults: list[str]) -> str:
             script=Markup(script),
             style=Markup(assets(STYLES)),
             sections=arranged,
+            galleries=galleries,
             faults=faults,
             dates=[f"{end(one.written for one in found):%Y-%m-%d}" for end in (min, max)],
             version=project_version(),
@@ -74,8 +81,11 @@ def render(found: list[Evaluated], faults: list[str]) -> str:
     )
 
 
-def write_page(path: Path, found: list[Evaluated], faults: list[str]) -> None:
-    """Write the page of what was evaluated; `faults` as in `render`."""
+def write_page(
+    path: Path, found: list[Evaluated], faults: list[str], galleries: Galleries = NONE
+) -> None:
+    """Write the page of what was evaluated; arguments as of `render`."""
     with written_aside(path) as aside:
         # what is no Unicode in a file's name is shown as a question mark
-        aside.write_text(render(found, faults), encoding="utf-8", errors="replace")
+        text = render(found, faults, galleries)
+        aside.write_text(text, encoding="utf-8", errors="replace")

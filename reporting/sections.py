@@ -8,12 +8,14 @@ from reporting.comparison import SideBySide, side_by_side
 from reporting.figures import Defect, Figure, defects, figures, values
 from reporting.headline import Table, headline
 from reporting.training import Training, options, training
+from utils.runs import Run
 
 
 @dataclass(frozen=True)
 class Block:
     """One run of a category."""
 
+    run: Run
     slug: str  # of its elements' ids: no name is in it
     name: str  # what tells it from the category's other runs
     figures: list[Figure]
@@ -77,6 +79,7 @@ def blocks(slug: str, category: str, models: Models, faults: list[str]) -> list[
     settings = options([one for _, one in named], faults)
     return [
         Block(
+            one.run,
             f"{slug}-{number}",
             run_name(model, one),
             figures(one),

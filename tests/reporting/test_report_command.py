@@ -12,8 +12,8 @@ import pytest
 import main
 import report
 from data.samples import InputError
-from reporting.writing import write_report
 from tests.conftest import REPOSITORY
+from tests.reporting.visiting import NO_IMAGES, write
 from tests.running_main import ALONE, arguments, run_main
 from utils.presets import parse
 
@@ -69,13 +69,13 @@ def test_without_its_libraries_one_line_says_what_to_install(
         monkeypatch.delitem(sys.modules, name)
     monkeypatch.setitem(sys.modules, package, None)
     with pytest.raises(InputError, match=rf"{package}.*pip install -r requirements\.txt"):
-        write_report([tmp_path], tmp_path / "report")
+        write([tmp_path], tmp_path / "report")
 
 
 def test_of_several_that_write_at_once_one_whole_page_stays(make_output, tmp_path):
     make_output(tmp_path, SCORES, 1.0)
     with ThreadPoolExecutor(4) as pool:
-        paths = [*pool.map(lambda _: write_report([tmp_path], tmp_path / "report")[0], range(4))]
+        paths = [*pool.map(lambda _: write([tmp_path], tmp_path / "report")[0], range(4))]
     assert {*paths} == {tmp_path / "report" / "index.html"}
     assert [path.name for path in (tmp_path / "report").iterdir()] == ["index.html"]
     assert paths[0].read_text().rstrip().endswith("</html>")
@@ -92,7 +92,7 @@ def test_interrupted_the_former_page_stays(make_output, tmp_path, monkeypatch, o
 
     with monkeypatch.context() as patch:
         patch.setattr(os, "replace", interrupted)
-        assert outcome(report, [tmp_path]) == (130, "", [])
+        assert outcome(report, [tmp_path, *NO_IMAGES]) == (130, "", [])
     assert page.read_text() == "former"
     assert [path.name for path in page.parent.iterdir()] == ["index.html"]
 
@@ -102,7 +102,7 @@ def test_what_a_killed_process_had_half_written_is_removed(make_output, tmp_path
     dead, live = (tmp_path / f".index.html.{pid}.1.part" for pid in (2**22 + 1, os.getpid()))
     for part in (dead, live):
         part.write_text("half")
-    write_report([tmp_path], tmp_path)
+    write([tmp_path], tmp_path)
     assert (dead.exists(), live.exists()) == (False, True)
 
 

@@ -10,7 +10,7 @@ import pytest
 import report
 from reporting.collected import collect
 from reporting.validation import OURS
-from reporting.writing import write_report
+from tests.reporting.visiting import NO_IMAGES, write
 
 SCORES = {"good": [0.1, 0.4, 1.2], "dent": [0.9, 3.0], "scratch": [2.0]}
 
@@ -93,7 +93,7 @@ ROWS = {
 def test_a_damaged_metrics_file_is_one_line_and_the_rest_is_shown(output, outcome, content):
     damaged = output / "metrics" / "folder" / "nut.json"
     damaged.write_bytes(content.encode(errors="surrogateescape"))
-    code, out, errors = outcome(report, [output])
+    code, out, errors = outcome(report, [output, *NO_IMAGES])
     assert (code, len(errors)) == (2, 1)
     assert f"{damaged} is damaged: evaluate it again" in errors[0]
     page = Path(out.strip()).read_text()
@@ -123,7 +123,7 @@ def test_what_an_earlier_version_did_not_write_is_no_damage(output, outcome, key
     agrees = key not in ("auroc_pooled", "auroc_by_defect")  # which results are compared with
     assert bool(found[1].results) == agrees
     assert len(faults) == (0 if agrees else 1)
-    assert outcome(report, [output])[0] == (0 if agrees else 2)
+    assert outcome(report, [output, *NO_IMAGES])[0] == (0 if agrees else 2)
 
 
 @pytest.mark.parametrize("change", ROWS.values(), ids=ROWS)
@@ -136,12 +136,12 @@ def test_results_that_are_damaged_or_of_another_evaluation_are_not_shown(output,
     assert [(one.run.subdataset, len(one.results)) for one in found] == [("bolt", 6), ("nut", 0)]
     assert len(faults) == 1
     assert str(file) in faults[0]
-    write_report([output], output / "report")
+    write([output], output / "report")
 
 
 def test_missing_results_are_told_and_the_metrics_shown(output, outcome):
     (output / "results" / "folder" / "nut.csv").unlink()
-    code, out, errors = outcome(report, [output])
+    code, out, errors = outcome(report, [output, *NO_IMAGES])
     assert (code, len(errors)) == (2, 1)
     assert "nut.csv: evaluate it again with inference.py" in errors[0]
     assert "nut</" in Path(out.strip()).read_text()
@@ -161,11 +161,13 @@ def test_an_output_that_holds_nothing_is_named_beside_what_is_shown(output, outc
     (tmp_path / "file").write_text("")
     (output / "metrics" / "folder" / "._bolt.json").write_text("what a Mac leaves on a stick")
     others = [tmp_path / name for name in ("empty", "file", "nowhere")]
-    code, out, errors = outcome(report, [*others, output, "--output_dir", tmp_path / "report"])
+    code, out, errors = outcome(
+        report, [*others, output, "--output_dir", tmp_path / "report", *NO_IMAGES]
+    )
     assert code == 2
     assert Path(out.strip()) == tmp_path / "report" / "index.html"
     assert [next(o for o in others if str(o) in error) for error in errors] == others
-    code, out, errors = outcome(report, [*others, "--output_dir", tmp_path / "none"])
+    code, out, errors = outcome(report, [*others, "--output_dir", tmp_path / "none", *NO_IMAGES])
     assert (code, out, len(errors)) == (2, "", 3)
     assert not (tmp_path / "none" / "index.html").exists()
 
@@ -174,7 +176,7 @@ def test_an_output_that_holds_nothing_is_named_beside_what_is_shown(output, outc
 def test_a_folder_that_is_named_twice_counts_once(output, outcome, tmp_path, monkeypatch, again):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "link").symlink_to("out")
-    code, _, errors = outcome(report, ["out", again])
+    code, _, errors = outcome(report, ["out", again, *NO_IMAGES])
     assert (code, len(errors)) == (2, 1)
     assert "counts once" in errors[0]
     assert len(collect([Path("out"), Path(again)])[0]) == 2
@@ -184,7 +186,7 @@ def test_a_folder_that_is_named_twice_counts_once(output, outcome, tmp_path, mon
 def test_an_output_folder_that_cannot_be_written_is_named(output, outcome, tmp_path, place):
     (tmp_path / "file").write_text("")
     folder = tmp_path / place
-    code, out, errors = outcome(report, [output, "--output_dir", folder])
+    code, out, errors = outcome(report, [output, "--output_dir", folder, *NO_IMAGES])
     assert (code, out, len(errors)) == (2, "", 1)
     assert f"--output_dir {folder} cannot be written" in errors[0]
 
@@ -196,7 +198,7 @@ def test_a_disk_that_fills_keeps_the_former_page(output, outcome):
     former = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (1000, former[1]))
     try:
-        code, out, errors = outcome(report, [output])
+        code, out, errors = outcome(report, [output, *NO_IMAGES])
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, former)
     assert (code, out) == (1, "")

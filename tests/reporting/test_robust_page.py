@@ -4,8 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from reporting.writing import write_report
-from tests.reporting.visiting import text_of, visit
+from tests.reporting.visiting import text_of, visit, write
 
 MARK = "owned"  # what hostile names would do
 FOLDERS = [  # names that a folder can have
@@ -54,7 +53,7 @@ def outputs(folder: Path) -> list[Path]:
 def test_hostile_names_are_text_and_nothing_of_them_runs(hostile, open_page, tmp_path):
     damaged = outputs(hostile)[0] / "metrics" / "folder" / f"{FOLDERS[-1]}.json"
     damaged.write_text("")
-    path, faults = write_report(outputs(hostile), tmp_path / "report")
+    path, faults = write(outputs(hostile), tmp_path / "report")
     assert len(faults) == 1
     page = open_page(path)
     title, scripts = page.title(), page.locator("script:not([type])").count()
@@ -73,7 +72,7 @@ def test_hostile_names_are_text_and_nothing_of_them_runs(hostile, open_page, tmp
 def test_a_name_that_is_no_unicode_is_shown_as_far_as_it_is(make_output, open_page, tmp_path):
     run = make_output(tmp_path / "out\udcff", {"good": [0.1, 1.2], "dent": [3.0]}, 1.0)
     (run.metrics_file.with_name("nut\udcfe.json")).write_text("")
-    path, faults = write_report([run.output], tmp_path / "report")
+    path, faults = write([run.output], tmp_path / "report")
     assert len(faults) == 1
     assert "nut?.json" in text_of(open_page(path))
 
@@ -81,7 +80,7 @@ def test_a_name_that_is_no_unicode_is_shown_as_far_as_it_is(make_output, open_pa
 def test_nothing_is_wrong_for_who_cannot_see_it_well(hostile, open_page, tmp_path):
     """At both widths, in light and dark, with all opened; and a phone need not scroll sideways."""
     axe = pytest.importorskip("axe_playwright_python.sync_playwright").Axe()
-    path, _ = write_report(outputs(hostile), tmp_path / "report")
+    path, _ = write(outputs(hostile), tmp_path / "report")
     page = open_page(path, bypass_csp=True)  # for axe's own code
     for width in (1400, 400):
         page.set_viewport_size({"width": width, "height": 900})

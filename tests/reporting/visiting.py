@@ -1,5 +1,12 @@
 """Go through a page as a curious reader does: open, choose and scroll to all that there is."""
 
+from pathlib import Path
+
+import report
+from reporting.writing import write_report
+from utils.presets import parse
+
+NO_IMAGES = ("--gallery", "0")  # of outputs that are made up: there are none
 OPEN = """
 for (const details of document.querySelectorAll('details')) details.open = true;
 """
@@ -37,6 +44,11 @@ READ = """
   return found.join('\\n');
 }
 """
+
+
+def write(outputs: list[Path], folder: Path, *options: str) -> tuple[Path, list[str]]:
+    """Write a page as report.py does, without images; return its path, and the faults."""
+    return write_report(outputs, folder, parse(report.get_parser(), [*NO_IMAGES, *options]))
 
 
 def visit(page) -> None:
