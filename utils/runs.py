@@ -8,23 +8,19 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING
 
-import torch
 import yaml
 
 from data.fingerprints import Images, validated
+from data.image_files import Size
 from data.samples import InputError, require_file
-from models.detector import Detector
-from models.gfencoder import Size
-from utils.detectors import FILE, read_detector, save_detector
-from utils.files import (
-    DAMAGED,
-    locked_folder,
-    read_about,
-    read_yaml,
-    remove_parts,
-    written_aside,
-)
+from utils.files import DAMAGED, FILE, locked_folder, read_yaml, remove_parts, written_aside
+
+if TYPE_CHECKING:  # a comparison of runs loads no torch
+    import torch
+
+    from models.detector import Detector
 
 MOST_IMAGES_FILE = 2**27  # bytes of an images.json: a million images
 
@@ -207,27 +203,33 @@ class Run:
 
     def read_training_seconds(self) -> float | None:
         """Return how long training took, all sessions together; None when that is not known."""
+        from utils.tensors import read_about
+
         try:
             return float(read_about(self.checkpoint_file)["seconds"])
         except DAMAGED:  # and this is only a timing
             return None
 
     def save_detector(
-        self, detector: Detector, model: str, model_size: str, size: Size, precision: str
+        self, detector: "Detector", model: str, model_size: str, size: Size, precision: str
     ) -> None:
         """Write the trained and calibrated detector.
 
         `size` is its (height, width), `precision` that of training and calibration.
         """
+        from utils.detectors import save_detector
+
         about = {"model": model, "model_size": model_size, "image_size": list(size)}
         about |= {"precision": precision, "dataset": self.dataset, "subdataset": self.subdataset}
         save_detector(detector, self.detector_file, about)
 
-    def load_detector(self, device: torch.device) -> tuple[Detector, Size, str]:
+    def load_detector(self, device: "torch.device") -> tuple["Detector", Size, str]:
         """Read a trained detector in evaluation mode, its (height, width) and its precision.
 
         See `read_detector`.
         """
+        from utils.detectors import read_detector
+
         return read_detector(self.detector_file, device)[:3]
 
 
