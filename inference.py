@@ -12,11 +12,13 @@ from pathlib import Path
 
 from data.catalog import DATASETS
 from data.samples import InputError, report_faults
-from evaluation.columns import COLUMN_CHOICES
+from evaluation.columns import COLUMN_CHOICES, check_columns, check_shown
+from evaluation.compared import read_stored
+from evaluation.side_by_side import side_by_side
 from evaluation.tables import FORMATS, print_by_expert, print_tables, write_csv
 from models.experts import COMBINED, SCORED
 from prediction.exported_files import add_exported_options, is_exported
-from utils.commands import run_command
+from utils.commands import run_command, tell
 from utils.files import FILE, user_path
 from utils.labelling import add_labelling_options
 from utils.options import (
@@ -33,6 +35,7 @@ from utils.runs import Run, find_runs
 EXAMPLES = (
     "python3 inference.py",
     "python3 inference.py output_seed0 output_seed1 --no_maps",
+    "python3 inference.py output_glae output_efficientad --compare --columns AUROC",
     "python3 inference.py output/exports/mvtec_ad/bottle/detector.onnx",
 )
 
@@ -66,8 +69,22 @@ def get_parser() -> Parser:
     parser.add_argument("--by_expert", action="store_true", help=text)
     add_false_alarm_option(parser)
     parser.add_argument("--format", choices=FORMATS, default="simple", help="of the table")
-    text = "of the table; csv and json always have all"
-    parser.add_argument("--columns", choices=COLUMN_CHOICES, default="headline", help=text)
+    parser.add_argument(
+        "--columns",
+        nargs="+",
+        default=["headline"],
+        metavar="NAME",
+        help=f"of the table: {', '.join(COLUMN_CHOICES)} or names such as 'AUROC pooled'; csv and "
+        "json always have all",
+    )
+    parser.add_argument(
+        "--compare",
+        action="store_true",
+        help="models side by side, the first folder's first, by what is stored: only what is not "
+        "is scored",
+    )
+    text = "with --compare score what is stored, too"
+    parser.add_argument("--score_again", action="store_true", help=text)
     add_dataset_options(parser, default=None)
     add_labelling_options(parser)
     as_trained = "that of the training where the hardware can"
@@ -85,7 +102,7 @@ def selected_runs(output: Path, options: argparse.Namespace) -> list[Run]:
         return runs_with_maps(output, options)
     runs = [
         run
-        for run in find_runs(output)
+        for run in find_runs(output, stored=options.compare)
         if run.dataset in DATASETS
         and options.dataset in (None, run.dataset)
         and options.subdataset in (None, run.subdataset)
@@ -111,13 +128,68 @@ def check(options: argparse.Namespace, files: list[Path]) -> list[str]:
         faults.append(f"--map, --by_expert and --maps_dir are of runs: leave {files[0]} out")
     if options.runtime and not files:
         faults.append("--runtime is of exported files: name one, or leave it out")
+    faults += check_columns(options.columns)
+    return faults + check_compared(options, files)
+
+
+def check_compared(options: argparse.Namespace, files: list[Path]) -> list[str]:
+    """Return every fault of --compare and --score_again with what else is asked for."""
+    if not options.compare:
+        return ["--score_again is of --compare: add it, or leave it out"] * options.score_again
+    unlike = {
+        "--maps_dir": options.maps_dir,
+        "--map": options.map != COMBINED,
+        "--by_expert": options.by_expert,
+        "--no_maps": options.no_maps,
+        "--false_alarm_rate": options.false_alarm_rate,
+    }
+    faults = [
+        f"{name}: --compare is of runs as they are stored, so leave one out"
+        for name, given in unlike.items()
+        if given
+    ]
+    faults += [f"--compare is of output folders: leave {file} out" for file in files]
+    outputs = {path.resolve() for path in options.outputs if path not in files}
+    if len(outputs) == 1:
+        faults.append(
+            f"--compare is of several output folders: name one beside {options.outputs[0]}"
+        )
     return faults
+
+
+def compare(options: argparse.Namespace) -> int:
+    """Tabulate models side by side by what is stored; score what is not, or all of it again."""
+    selected = {output: selected_runs(output, options) for output in options.outputs}
+    datasets = dict.fromkeys(run.dataset for runs in selected.values() for run in runs)
+    report_faults(check_shown(datasets, options.columns))
+    failed, results = False, []
+    for output, runs in selected.items():
+        lacking = [run for run in runs if options.score_again or not run.is_evaluated()]
+        lost, wrong = score(output, lacking, options) if lacking else ([], False)
+        stored, faults = read_stored(run for run in runs if run not in lost)
+        failed |= tell(str(output), faults) or wrong
+        results += [stored] if stored else []
+    if results:
+        print(side_by_side(results, options.format, options.columns))
+    return 2 if failed else 0
+
+
+def score(output: Path, runs: list[Run], options: argparse.Namespace) -> tuple[list[Run], bool]:
+    """Evaluate an output folder's runs; return those that could not be, and whether one failed."""
+    from evaluation.trained import evaluate_runs
+    from utils.devices import pick_compute
+
+    results, wrong = evaluate_runs(runs, options, pick_compute(options), COMBINED)
+    write_csv(output)
+    return [run for run in runs if run.subdataset not in results.get(run.dataset, {})], wrong
 
 
 def main(options: argparse.Namespace) -> int:
     """Evaluate what was trained or exported; what cannot be does not stop the others."""
     files = [path for path in options.outputs if is_exported(path)]
     report_faults(check(options, files))
+    if options.compare:
+        return compare(options)
 
     from evaluation.trained import evaluate_runs  # here: these load torch, which takes seconds
     from prediction.measured import evaluate_files, named
@@ -126,6 +198,8 @@ def main(options: argparse.Namespace) -> int:
     outputs = [path for path in options.outputs if path not in files]
     compute = pick_compute(options) if outputs else None
     selected = {output: selected_runs(output, options) for output in outputs}
+    if datasets := {run.dataset for runs in selected.values() for run in runs}:
+        report_faults(check_shown(sorted(datasets), options.columns))
     failed, by_expert = False, {}
     for shown in SCORED if options.by_expert else (options.map,):
         evaluated = {o: evaluate_runs(of, options, compute, shown) for o, of in selected.items()}

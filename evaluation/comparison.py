@@ -36,11 +36,11 @@ Stratum = tuple[list[Image], np.ndarray]  # images of a kind, and how often each
 
 
 class Difference(NamedTuple):
-    """How much higher a model's AUROC is than another's, a fraction, with its interval."""
+    """How much higher a model's metric is than another's, a fraction, and its interval if known."""
 
     value: float
-    low: float
-    high: float
+    low: float | None = None
+    high: float | None = None
 
 
 class Resampled(NamedTuple):

@@ -92,6 +92,16 @@ class Run:
         """Where the files lie that export.py writes."""
         return self.output / "exports" / self.dataset / self.subdataset
 
+    def is_evaluated(self) -> bool:
+        """Tell whether metrics and results are stored, by its detector as it is now.
+
+        Where there is no detector any more, metrics are enough.
+        """
+        if not (self.detector_file.exists() and self.metrics_file.exists()):
+            return self.metrics_file.exists()
+        newer = self.detector_file.stat().st_mtime > self.metrics_file.stat().st_mtime
+        return self.results_file.exists() and not newer
+
     def has_begun(self) -> bool:
         """Tell whether --resume would find something to go on with."""
         return self.detector_file.exists() or self.checkpoint_file.exists()
@@ -233,15 +243,19 @@ class Run:
         return read_detector(self.detector_file, device)[:3]
 
 
-def find_runs(output: Path) -> list[Run]:
+def find_runs(output: Path, stored: bool = False) -> list[Run]:
     """Return every run below an output folder, finished or not, sorted.
 
-    Raises InputError when there is none.
+    With `stored` also those of which there are metrics alone. Raises InputError when there is none.
     """
-    configs = sorted((output / "trainings").glob("*/[!.]*/config.yaml"))
-    if not configs:
+    configs = (output / "trainings").glob("*/[!.]*/config.yaml")
+    found = {(path.parent.parent.name, path.parent.name) for path in configs}
+    if stored:
+        files = (output / "metrics").glob("*/[!.]*.json")
+        found |= {(path.parent.name, path.stem) for path in files}
+    if not found:
         raise InputError(f"{output} holds no trained category: train one with main.py")
-    return [Run(output, path.parent.parent.name, path.parent.name) for path in configs]
+    return [Run(output, *names) for names in sorted(found)]
 
 
 def run_around(file: Path) -> Run | None:
