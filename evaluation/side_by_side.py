@@ -41,9 +41,10 @@ def side_by_side(runs: Iterable[Results], style: str, which: Chosen) -> str:
     for dataset, comparisons in found.items():
         if not comparisons:
             continue
-        several = len(models[dataset]) > 1
-        made = [table(one, style) for one in comparisons]
-        texts += made if several else [table_of_one(comparisons, style)]
+        if len(models[dataset]) > 1:
+            texts += [table(one, style) for one in comparisons]
+        else:
+            texts.append(table_of_one(comparisons, style))
         notes = notes_on(dataset, models[dataset], comparisons, which)
         if style != "latex":  # whose captions say so
             notes = [*legend(comparisons[0]), *notes]
@@ -80,7 +81,7 @@ def table(comparison: Comparison, style: str) -> str:
         cells = []
         for model in named:
             text = cell(of_models.get(model, [None]), style)
-            cells.append(drawn(text, style, bold=model in best))
+            cells.append(written(text, style, bold=model in best))
         found = [comparison.differences[row].get(other) for other in others]
         cells += [difference_text(one, style) for one in found]
         body.append([name_of(comparison, row, style), *cells])
@@ -99,7 +100,7 @@ def table_of_one(comparisons: list[Comparison], style: str) -> str:
     body = [
         [
             name_of(one, row, style),
-            *(drawn(cell(c.values[row][model], style), style) for c in comparisons),
+            *(written(cell(c.values[row][model], style), style) for c in comparisons),
         ]
         for row in shown_rows(one)
     ]
@@ -118,24 +119,25 @@ def notes_on(
         notes.append(f"{MEAN}: the models are of different categories")
     if len(models) == 1:
         return notes
-    plain = [one.column for one in comparisons if one.column not in KINDS]
-    if plain:
+    if plain := [one.column for one in comparisons if one.column not in KINDS]:
         notes.append(f"{', '.join(plain)}: no interval, which image AUROCs alone have")
-    without: dict[str, None] = {}
-    left_out: dict[str, int] = {}
-    for one in comparisons:
-        left_out |= one.left_out
-        for row, found in one.differences.items():
-            if one.column in KINDS and row != MEAN and any(d.low is None for d in found.values()):
-                without[row] = None
-    notes += [f"{row}: no interval, without a result of every image" for row in without]
-    text = "of the images not every run has are left out of the difference"
-    return notes + [f"{row}: {number} {text}" for row, number in left_out.items()]
+    without = {
+        row
+        for one in comparisons
+        for row, found in one.differences.items()
+        if one.column in KINDS and any(d.low is None for d in found.values())
+    }
+    notes += [
+        f"{row}: no interval, without all images' results" for row in sorted(without - {MEAN})
+    ]
+    left_out = {row: number for one in comparisons for row, number in one.left_out.items()}
+    text = "test images that not every run has, left out of the difference"
+    return notes + [f"{row}: {text}: {number}" for row, number in left_out.items()]
 
 
 def name_of(comparison: Comparison, row: str, style: str) -> str:
     """Return what a row is called: a product called `wins` is not the row of wins."""
-    return drawn(f"{comparison.dataset}/{row}" if row == WINS else row, style)
+    return written(f"{comparison.dataset}/{row}" if row == WINS else row, style)
 
 
 def difference_text(found: Difference | None, style: str) -> str:
@@ -147,7 +149,7 @@ def difference_text(found: Difference | None, style: str) -> str:
     return text.replace("-", "$-$") if style == "latex" else text
 
 
-def drawn(text: str, style: str, bold: bool = False) -> str:
+def written(text: str, style: str, bold: bool = False) -> str:
     """Return a name or a cell as its format has it; LaTeX alone has bold ones."""
     if style != "latex":
         return text
@@ -164,7 +166,7 @@ def framed(title: str, header: list[str], body: list[list], style: str, caption:
     text = tabulate.tabulate(body, ["", *header], "latex_raw", **options)
     for rule in (r"\toprule", r"\midrule", r"\bottomrule"):
         text = text.replace(r"\hline", rule, 1)
-    said = drawn(f"{title} in percent. {'; '.join(caption)}", style)
+    said = written(f"{title} in percent. {'; '.join(caption)}", style)
     return "\n".join(
         (r"\begin{table}", r"\centering", rf"\caption{{{said}.}}", text, r"\end{table}")
     )

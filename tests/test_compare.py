@@ -66,7 +66,7 @@ def test_what_is_damaged_is_named_and_the_rest_is_shown(outputs, capsys):
     shown = capsys.readouterr()
     assert [line.count("is damaged") for line in shown.err.splitlines()].count(1) == 1
     assert "bottle.csv is no file of results" in shown.err
-    assert "bottle: no interval, without a result of every image" in shown.out
+    assert "bottle: no interval, without all images' results" in shown.out
     assert "A: model glae, 1 seed" in shown.out
     assert "| screw_bag " in shown.out
 

@@ -124,14 +124,14 @@ def test_without_results_of_images_there_is_a_difference_and_a_note():
     pair = [results("glae", 0), results("efficientad", 1, images=False)]
     tables = side_by_side(pair, "github", ("AUROC",)).split("\n\n")
     assert re.fullmatch(r"[+-]\d+\.\d", from_github(tables[0])[1]["mean"]["B - A"])
-    assert "bottle: no interval, without a result of every image" in tables[1]
+    assert "bottle: no interval, without all images' results" in tables[1]
 
 
 def test_images_that_one_run_lacks_are_told(models):
     pair = [models[GLAE][0], results("efficientad", 2)]
     del pair[1]["mvtec_ad"]["cable"][IMAGES][-2:]
     text = side_by_side(pair, "simple", ("AUROC",))
-    assert "cable: 2 of the images not every run has" in text
+    assert "cable: test images that not every run has, left out of the difference: 2" in text
     assert "bottle: " not in text
 
 
