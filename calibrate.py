@@ -19,7 +19,7 @@ from tabulate import tabulate
 from data.ignored import read_region
 from data.samples import InputError, noted, report_faults
 from models.detector import Detector
-from prediction.exported import check_trained
+from prediction.exported_files import check_trained
 from prediction.inputs import find_images
 from scoring.calibration import decode_images
 from scoring.learning import Learnt, learn

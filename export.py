@@ -18,7 +18,7 @@ from deployment.quantisation import Good, check_nncf
 from deployment.runtimes import load_exported
 from deployment.torch_file import check_compiler
 from prediction.agreement import GOALS, compare
-from prediction.exported import check_trained
+from prediction.exported_files import check_trained
 from prediction.inputs import find_images
 from prediction.predictor import TrainedPredictor, load_detector
 from utils.commands import run_command, say

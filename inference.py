@@ -10,22 +10,17 @@ import os
 import sys
 from pathlib import Path
 
-from data.catalog import DATASETS, find_root
-from data.samples import InputError, noted, report_faults
-from evaluation.columns import COLUMN_CHOICES
-from evaluation.evaluation import evaluate, measure, tell_unmeasured
-from evaluation.maps import check_maps
-from evaluation.tables import FORMATS, Results, print_by_expert, print_tables, write_csv
-from models.detector import THRESHOLDS
+from data.catalog import DATASETS
+from data.samples import InputError, report_faults
+from evaluation.columns import COLUMN_CHOICES, check_columns, check_shown
+from evaluation.compared import read_stored
+from evaluation.side_by_side import side_by_side
+from evaluation.tables import FORMATS, print_by_expert, print_tables, write_csv
 from models.experts import COMBINED, SCORED
-from prediction.exported import add_exported_options, is_exported
-from prediction.measured import evaluate_files, named, tell
-from scoring.thresholds import set_thresholds
-from utils.commands import run_command
-from utils.detectors import FILE
-from utils.devices import Compute, as_trained, pick_compute
-from utils.files import user_path
-from utils.labelling import add_labelling_options, load_category, load_test_set
+from prediction.exported_files import add_exported_options, is_exported
+from utils.commands import run_command, tell
+from utils.files import FILE, user_path
+from utils.labelling import add_labelling_options
 from utils.options import (
     Parser,
     add_dataset_options,
@@ -33,7 +28,6 @@ from utils.options import (
     add_machine_options,
     add_speed_options,
     check_positive,
-    dataset_path,
 )
 from utils.recipe import check_false_alarm_rate
 from utils.runs import Run, find_runs
@@ -41,6 +35,7 @@ from utils.runs import Run, find_runs
 EXAMPLES = (
     "python3 inference.py",
     "python3 inference.py output_seed0 output_seed1 --no_maps",
+    "python3 inference.py output_glae output_efficientad --compare --columns AUROC",
     "python3 inference.py output/exports/mvtec_ad/bottle/detector.onnx",
 )
 
@@ -74,8 +69,22 @@ def get_parser() -> Parser:
     parser.add_argument("--by_expert", action="store_true", help=text)
     add_false_alarm_option(parser)
     parser.add_argument("--format", choices=FORMATS, default="simple", help="of the table")
-    text = "of the table; csv and json always have all"
-    parser.add_argument("--columns", choices=COLUMN_CHOICES, default="headline", help=text)
+    parser.add_argument(
+        "--columns",
+        nargs="+",
+        default=["headline"],
+        metavar="NAME",
+        help=f"of the table: {', '.join(COLUMN_CHOICES)} or names such as 'AUROC pooled'; csv and "
+        "json always have all",
+    )
+    parser.add_argument(
+        "--compare",
+        action="store_true",
+        help="models side by side, the first folder's first, by what is stored: only what is not "
+        "is scored",
+    )
+    text = "with --compare score what is stored, too"
+    parser.add_argument("--score_again", action="store_true", help=text)
     add_dataset_options(parser, default=None)
     add_labelling_options(parser)
     as_trained = "that of the training where the hardware can"
@@ -88,10 +97,12 @@ def get_parser() -> Parser:
 def selected_runs(output: Path, options: argparse.Namespace) -> list[Run]:
     """Return the runs of an output folder that --dataset and --subdataset leave."""
     if options.maps_dir and options.dataset:
+        from evaluation.trained import runs_with_maps
+
         return runs_with_maps(output, options)
     runs = [
         run
-        for run in find_runs(output)
+        for run in find_runs(output, stored=options.compare)
         if run.dataset in DATASETS
         and options.dataset in (None, run.dataset)
         and options.subdataset in (None, run.subdataset)
@@ -99,84 +110,6 @@ def selected_runs(output: Path, options: argparse.Namespace) -> list[Run]:
     if not runs:
         raise InputError(f"{output} holds nothing of the --dataset and --subdataset asked for")
     return runs
-
-
-def runs_with_maps(output: Path, options: argparse.Namespace) -> list[Run]:
-    """Return a run for every category with maps in --maps_dir, which need not be trained."""
-    root = find_root(options.dataset, dataset_path(options, options.dataset))
-    if options.subdataset:
-        names = [options.subdataset]
-    else:
-        names = DATASETS[options.dataset].find(root) or [root.resolve().name]
-    runs = [Run(output, options.dataset, name) for name in names]
-    runs = [run for run in runs if maps_folder(options.maps_dir, run).is_dir()]
-    if not runs:
-        raise InputError(
-            f"--maps_dir {options.maps_dir} holds no maps of {' or '.join(names)}: they belong in "
-            f"{options.maps_dir}/<category>/test/<defect>/<stem>.tiff"
-        )
-    return runs
-
-
-def maps_folder(maps_dir: Path, run: Run) -> Path:
-    """Return where a category's maps lie: below its dataset's name if that is there."""
-    inside = maps_dir / run.dataset / run.subdataset
-    return inside if inside.is_dir() else maps_dir / run.subdataset
-
-
-def evaluate_run(
-    run: Run, options: argparse.Namespace, compute: Compute, shown: str
-) -> dict | None:
-    """Return the metrics of one run, of its detector or of the maps in --maps_dir.
-
-    `shown` is what counts, "combined" or an expert. None, and a note, for a category without test
-    images: it can be trained, so it is no error. None for an expert that only others have.
-    """
-    category, seed = (load_category if options.maps_dir else load_test_set)(run, options)
-    if not (category.test if options.maps_dir else category.scored):
-        print(f"{run.dataset}/{run.subdataset} has no test images", file=sys.stderr)
-        return None
-    if options.maps_dir:
-        folder = maps_folder(options.maps_dir, run)
-        check_maps(category, folder)
-        return measure(category, folder, options.workers)
-    detector, size, precision = run.load_detector(compute.device)
-    compute = as_trained(compute, options.precision, precision)
-    if shown not in (COMBINED, *detector.experts):
-        if options.by_expert:
-            return None
-        has = " and ".join(detector.experts)
-        raise InputError(f"{run.detector_file} has {has}: train it with --experts {shown}, too")
-    if getattr(detector, THRESHOLDS[shown]).isnan():
-        if options.by_expert:
-            return None
-        raise InputError(
-            f"{run.detector_file} is of an earlier version, which kept no threshold of the "
-            f"{shown} map: train it again with --overwrite, or leave --map out"
-        )
-    if options.false_alarm_rate:
-        set_thresholds(detector, options.false_alarm_rate, str(run.detector_file))
-    keep = not options.no_maps
-    metrics = evaluate(run, detector, category, size, options.workers, seed, compute, keep, shown)
-    if keep and shown == COMBINED:
-        tell_unmeasured(category, run)
-    return metrics
-
-
-def evaluate_runs(
-    runs: list[Run], options: argparse.Namespace, compute: Compute, shown: str
-) -> tuple[Results, bool]:
-    """Return the results of one output folder's runs, and whether one of them failed."""
-    results, failed = {}, False
-    for run in runs:
-        faults: list[str] = []
-        with noted(faults):
-            if metrics := evaluate_run(run, options, compute, shown):
-                faults += metrics["glae"].get("unreadable", [])
-                results.setdefault(run.dataset, {})[run.subdataset] = metrics
-        place = "" if options.maps_dir else f" in {run.output}"
-        failed |= tell(f"{run.dataset}/{run.subdataset}{place}", faults)
-    return results, failed
 
 
 def check(options: argparse.Namespace, files: list[Path]) -> list[str]:
@@ -195,16 +128,78 @@ def check(options: argparse.Namespace, files: list[Path]) -> list[str]:
         faults.append(f"--map, --by_expert and --maps_dir are of runs: leave {files[0]} out")
     if options.runtime and not files:
         faults.append("--runtime is of exported files: name one, or leave it out")
+    faults += check_columns(options.columns)
+    return faults + check_compared(options, files)
+
+
+def check_compared(options: argparse.Namespace, files: list[Path]) -> list[str]:
+    """Return every fault of --compare and --score_again with what else is asked for."""
+    if not options.compare:
+        return ["--score_again is of --compare: add it, or leave it out"] * options.score_again
+    unlike = {
+        "--maps_dir": options.maps_dir,
+        "--map": options.map != COMBINED,
+        "--by_expert": options.by_expert,
+        "--no_maps": options.no_maps,
+        "--false_alarm_rate": options.false_alarm_rate,
+    }
+    faults = [
+        f"{name}: --compare is of runs as they are stored, so leave one out"
+        for name, given in unlike.items()
+        if given
+    ]
+    faults += [f"--compare is of output folders: leave {file} out" for file in files]
+    outputs = {path.resolve() for path in options.outputs if path not in files}
+    if len(outputs) == 1:
+        faults.append(
+            f"--compare is of several output folders: name one beside {options.outputs[0]}"
+        )
     return faults
+
+
+def compare(options: argparse.Namespace) -> int:
+    """Tabulate models side by side by what is stored; score what is not, or all of it again."""
+    selected = {output: selected_runs(output, options) for output in options.outputs}
+    datasets = dict.fromkeys(run.dataset for runs in selected.values() for run in runs)
+    report_faults(check_shown(datasets, options.columns))
+    failed, results = False, []
+    for output, runs in selected.items():
+        lacking = [run for run in runs if options.score_again or not run.is_evaluated()]
+        lost, wrong = score(output, lacking, options) if lacking else ([], False)
+        stored, faults = read_stored(run for run in runs if run not in lost)
+        failed |= tell(str(output), faults) or wrong
+        results += [stored] if stored else []
+    if results:
+        print(side_by_side(results, options.format, options.columns))
+    return 2 if failed else 0
+
+
+def score(output: Path, runs: list[Run], options: argparse.Namespace) -> tuple[list[Run], bool]:
+    """Evaluate an output folder's runs; return those that could not be, and whether one failed."""
+    from evaluation.trained import evaluate_runs
+    from utils.devices import pick_compute
+
+    results, wrong = evaluate_runs(runs, options, pick_compute(options), COMBINED)
+    write_csv(output)
+    return [run for run in runs if run.subdataset not in results.get(run.dataset, {})], wrong
 
 
 def main(options: argparse.Namespace) -> int:
     """Evaluate what was trained or exported; what cannot be does not stop the others."""
     files = [path for path in options.outputs if is_exported(path)]
     report_faults(check(options, files))
+    if options.compare:
+        return compare(options)
+
+    from evaluation.trained import evaluate_runs  # here: these load torch, which takes seconds
+    from prediction.measured import evaluate_files, named
+    from utils.devices import pick_compute
+
     outputs = [path for path in options.outputs if path not in files]
     compute = pick_compute(options) if outputs else None
     selected = {output: selected_runs(output, options) for output in outputs}
+    if datasets := {run.dataset for runs in selected.values() for run in runs}:
+        report_faults(check_shown(sorted(datasets), options.columns))
     failed, by_expert = False, {}
     for shown in SCORED if options.by_expert else (options.map,):
         evaluated = {o: evaluate_runs(of, options, compute, shown) for o, of in selected.items()}

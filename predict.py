@@ -14,7 +14,7 @@ from pathlib import Path
 from data.ignored import read_region
 from data.samples import InputError, noted, report_faults
 from prediction.changes import follow
-from prediction.exported import add_exported_options
+from prediction.exported_files import add_exported_options
 from prediction.inputs import Places, check_apart, check_results, check_source, find_images
 from prediction.journal import FILES, journal_file, open_journal
 from prediction.output import Output

@@ -21,7 +21,7 @@ from benchmarks.machine import in_fresh_process, speed_settings
 from benchmarks.memory import peak_memory
 from benchmarks.timing import spread
 from data.images import Size, image_size, in_background, load_image
-from prediction.exported import check_trained
+from prediction.exported_files import check_trained
 from prediction.inputs import find_images
 from prediction.output import Output, predict_files
 from prediction.predictor import TrainedPredictor, load_detector

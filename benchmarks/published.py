@@ -22,7 +22,7 @@ from torchvision import transforms
 from data.images import IMAGENET_MEAN, IMAGENET_STD, Size
 from data.samples import InputError
 from models.detector import Detector
-from models.experts import MAP_PADDING
+from models.fusion import MAP_PADDING
 from models.pdn import TEACHER_CHANNELS
 from models.recipe import PUBLISHED
 

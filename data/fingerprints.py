@@ -6,7 +6,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from data.images import in_background
 from data.samples import Category, InputError, Sample, noted, require_file
 
 CHUNK = 2**20  # bytes
@@ -46,6 +45,8 @@ def by_name(category: Category) -> dict[str, Sample]:
 
 def fingerprint(category: Category, workers: int) -> Images:
     """Return what is stored of the images that a run is trained and calibrated on."""
+    from data.images import in_background  # here: it loads torch
+
     names, number = by_name(category), len(category.train)
     found = in_background(lambda sample: size_and_hash(sample.image), names.values(), workers)
     pairs = list(zip(names, found, strict=True))

@@ -8,8 +8,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from multiprocessing import RawArray, active_children
 
-from torch.utils.data import get_worker_info
-
 GRACE = 20  # seconds that a worker goes on after SIGTERM
 PATIENCE = 2  # seconds, for a process whose connection is lost to be gone
 
@@ -27,6 +25,8 @@ class Reading:
 
     def note(self, name: str = "") -> None:
         """Note that this process reads `name`, or nothing any more."""
+        from torch.utils.data import get_worker_info
+
         worker = get_worker_info()
         if worker:
             self.pids[worker.id] = os.getpid()

@@ -15,7 +15,7 @@ from deployment.resizing import enlarged, resized, taps
 from models.detector import Detector
 from models.experts import COMBINED
 from scoring.scorer import look
-from utils.devices import out_of_memory
+from utils.failures import out_of_memory
 
 EXAMPLE = (2, 67, 71)  # images, height, width to trace with: none is special, all may differ
 

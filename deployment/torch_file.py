@@ -11,7 +11,7 @@ from torch.export import ExportedProgram
 from data.samples import InputError
 from deployment.description import Description
 from deployment.graph import ScoringGraph, expressing, traced
-from utils.devices import PRECISIONS
+from utils.devices import DTYPES
 from utils.files import written_aside
 
 
@@ -38,7 +38,7 @@ def write_torch(graph: ScoringGraph, description: Description, path: Path, _: ob
     """
     graph = deepcopy(graph).to(memory_format=torch.channels_last)  # as `Scorer` has it
     for network in (graph.detector.teacher, *graph.detector.networks()):
-        network.to(PRECISIONS[description.precision])
+        network.to(DTYPES[description.precision])
     with expressing("torch"), warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of torch's own ways
         program = without_unused(traced(graph))

@@ -25,10 +25,11 @@ from training.adam import (
 from training.checkpoints import Due, check_finite
 from training.loss_log import LossLog
 from utils.devices import Compute, in_float64, seed_everything
-from utils.files import DAMAGED, read_about, read_tensors, save_tensors
+from utils.files import DAMAGED
 from utils.interrupts import Interrupts
 from utils.processes import Processes
 from utils.progress import progress
+from utils.tensors import read_about, read_tensors, save_tensors
 
 REPORT_STEPS = 20  # reading a loss waits for the device, and so does agreeing on an interrupt
 WARM_UP = 0.02  # part of the steps, for the cosine schedule

@@ -1,12 +1,14 @@
 """What a table shows of a dataset's metrics: a column's name → where its value lies."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
+from difflib import get_close_matches
 
 from data.catalog import DATASETS
 from evaluation.protocol import LOCO_SUBSETS, SPRO_LIMITS
 
 SUBSETS = (*LOCO_SUBSETS, "mean")
 
+Chosen = Sequence[str]  # names of columns, or of COLUMN_CHOICES
 Getter = Callable[[dict], float | None]
 
 
@@ -61,9 +63,35 @@ def columns(dataset: str) -> dict[str, Getter]:
     return SPRO_COLUMNS if DATASETS[dataset].saturated else PRO_COLUMNS
 
 
-def shown_columns(dataset: str, which: str) -> list[str]:
-    """Return the columns of one of COLUMN_CHOICES; where there are no subsets all have room."""
-    names = list(columns(dataset))
-    if which == "all" or not DATASETS[dataset].saturated:
+def shown_columns(dataset: str, which: Chosen) -> list[str]:
+    """Return which columns a dataset has of those named, or of COLUMN_CHOICES.
+
+    Where there are no subsets, all have room in the headline.
+    """
+    names, wanted = list(columns(dataset)), {*which}
+    if "all" in which or ("headline" in which and not DATASETS[dataset].saturated):
         return names
-    return [name for name in names if name in HEADLINE]
+    wanted |= HEADLINE if "headline" in which else set()
+    return [name for name in names if name in wanted]
+
+
+def check_columns(which: Chosen) -> list[str]:
+    """Return a fault for each of --columns that no dataset has, with the nearest that there is."""
+    known = {name.lower(): name for name in (*COLUMN_CHOICES, *SPRO_COLUMNS, *PRO_COLUMNS)}
+    return [
+        f"--columns: there is no {name!r}: {known[near[0]]}?"
+        if (near := get_close_matches(name.lower(), known, n=1))
+        else f"--columns: there is no {name!r}: name headline, all, or columns of the table of all"
+        for name in which
+        if name not in known.values()
+    ]
+
+
+def check_shown(datasets: Iterable[str], which: Chosen) -> list[str]:
+    """Return the fault of --columns that none of the datasets has, if it is one."""
+    if any(shown_columns(dataset, which) for dataset in datasets):
+        return []
+    return [
+        f"--columns: {dataset} has no {' or '.join(which)}, but {', '.join(columns(dataset))}"
+        for dataset in datasets
+    ]

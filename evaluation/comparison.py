@@ -36,11 +36,11 @@ Stratum = tuple[list[Image], np.ndarray]  # images of a kind, and how often each
 
 
 class Difference(NamedTuple):
-    """How much higher a model's AUROC is than another's, a fraction, with its interval."""
+    """How much higher a model's metric is than another's, a fraction, and its interval if known."""
 
     value: float
-    low: float
-    high: float
+    low: float | None = None
+    high: float | None = None
 
 
 class Resampled(NamedTuple):
@@ -93,11 +93,11 @@ def _of_run(scores: Scores, good: Stratum, *bad: Stratum) -> np.ndarray:
 
 
 def _counts(generator: np.random.Generator, images: int) -> np.ndarray:
-    """Return how often each image is drawn, int (1 + RESAMPLES, images); first as they are."""
-    drawn = generator.integers(images, size=(RESAMPLES, images))
-    drawn += images * np.arange(RESAMPLES)[:, None]
-    counts = np.bincount(drawn.ravel(), minlength=RESAMPLES * images)
-    return np.vstack((np.ones((1, images), int), counts.reshape(RESAMPLES, images)))
+    """Return how often each draw has each image, int (images, 1 + RESAMPLES); first once."""
+    drawn = generator.integers(images, size=(images, RESAMPLES), dtype=np.int32)
+    drawn = drawn * np.int64(RESAMPLES) + np.arange(RESAMPLES)
+    counts = np.bincount(drawn.ravel(), minlength=images * RESAMPLES).astype(np.int32)
+    return np.pad(counts.reshape(images, RESAMPLES), ((0, 0), (1, 0)), constant_values=1)
 
 
 def _aurocs(
@@ -105,10 +105,10 @@ def _aurocs(
 ) -> np.ndarray:
     """Return the AUROC by each draw (n,): how often bad outscores good, ties counted half.
 
-    Scores (images,) and counts (n, images) are of the same images.
+    Scores (images,) and counts (images, n) are of the same images.
     """
     order = np.argsort(good)
-    below = np.pad(np.cumsum(good_counts[:, order], 1), ((0, 0), (1, 0)))
+    below = np.pad(good_counts[order].cumsum(0, np.int32), ((1, 0), (0, 0)))
     lower, upper = (np.searchsorted(good[order], bad, side) for side in ("left", "right"))
-    doubled = (bad_counts * (below[:, lower] + below[:, upper])).sum(1)
+    doubled = (bad_counts * (below[lower] + below[upper])).sum(0, np.int64)
     return doubled / (2 * len(good) * len(bad))

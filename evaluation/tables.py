@@ -4,8 +4,6 @@
 """
 
 import argparse
-import csv
-import io
 import json
 import sys
 import warnings
@@ -18,7 +16,8 @@ import tabulate
 
 from data.catalog import DATASETS
 from data.samples import InputError
-from evaluation.columns import columns, shown_columns
+from evaluation.cells import cell, csv_of, std, two_lines
+from evaluation.columns import Chosen, columns, shown_columns
 from evaluation.gaps import gaps
 from evaluation.groups import Categories, grouped
 from evaluation.image_metrics import mean
@@ -95,29 +94,19 @@ def as_csv(tables: Tables, single: str | None = None) -> str:
     return csv_of(as_records(tables, single))
 
 
-def csv_of(records: list[dict]) -> str:
-    """Return `as_records` as CSV."""
-    names = list(dict.fromkeys(name for record in records for name in record))
-    text = io.StringIO()
-    writer = csv.DictWriter(text, names, restval="")
-    writer.writeheader()
-    writer.writerows(records)
-    return text.getvalue()
-
-
 def as_records(tables: Tables, single: str | None = None) -> list[dict]:
     """Return one flat dict a row; with several runs the mean, the std and their number."""
     records = []
     for dataset, models in tables.items():
         for category, model in _order(models):
             runs = models[model]
-            values = _values(runs, category)
+            values = values_of(runs, category)
             record = {"dataset": dataset, "category": category}
             record |= {"model": model} if model else {}
             record |= {"map": single} if single else {}
             record |= {c: None if None in v else float(np.mean(v)) for c, v in values.items()}
             if len(runs) > 1:
-                record |= {f"{c} std": _std(v) for c, v in values.items()}
+                record |= {f"{c} std": std(v) for c, v in values.items()}
                 record["runs"] = sum(category in run for run in runs)
             records.append(record)
     return records
@@ -130,7 +119,7 @@ def _order(models: dict[str, Seeds]) -> list[tuple[str, str]]:
     return [(name, model) for name in (*names, MEAN) for model in models if name in having[model]]
 
 
-def _values(runs: Seeds, category: str) -> dict[str, list[float | None]]:
+def values_of(runs: Seeds, category: str) -> dict[str, list[float | None]]:
     """Return column -> one value for each run that has the category.
 
     Means over different categories do not compare: then that row has no value.
@@ -141,25 +130,13 @@ def _values(runs: Seeds, category: str) -> dict[str, list[float | None]]:
     return {column: [row[column] for row in having] for column in having[0]}
 
 
-def _std(values: list[float | None]) -> float | None:
-    return None if None in values or len(values) < 2 else float(np.std(values, ddof=1))
-
-
-def _cell(values: list[float | None], style: str) -> str:
-    """Return percent to one decimal, ± the sample standard deviation over several runs."""
-    if None in values:
-        return "–"
-    text, between = f"{100 * np.mean(values):.1f}", "±" if style == "simple" else " ± "
-    return text if len(values) < 2 else f"{text}{between}{100 * _std(values):.1f}"
-
-
 def formatted(
-    tables: Tables, style: str, which: str = "headline", single: str | None = None
+    tables: Tables, style: str, which: Chosen = ("headline",), single: str | None = None
 ) -> str:
     """Return all tables in one of FORMATS.
 
-    csv and json have all columns and the mean; the others the columns of `which`, one of
-    COLUMN_CHOICES, and no mean of one category. `single` is the map that was scored alone.
+    csv and json have all columns and the mean; the others the columns of `which`, see
+    `shown_columns`, and no mean of one category. `single` is the map that was scored alone.
     """
     if style == "csv":
         return as_csv(tables, single).rstrip()
@@ -168,35 +145,32 @@ def formatted(
     texts = []
     for dataset, models in tables.items():
         shown, order = shown_columns(dataset, which), _order(models)
+        if not shown:
+            continue
         if len({category for category, _ in order}) <= 2:
             order = [(category, model) for category, model in order if category != MEAN]
         body = [
             [
                 ", ".join(filter(None, (category, model))),
-                *(_cell(_values(models[model], category)[column], style) for column in shown),
+                *(cell(values_of(models[model], category)[column], style) for column in shown),
             ]
             for category, model in order
         ]
         head = f"{dataset}, {single} map" if single else dataset
-        header = [head, *(map(_two_lines, shown) if style == "simple" else shown)]
+        header = [head, *(map(two_lines, shown) if style == "simple" else shown)]
         align = ("left", *("right" for _ in shown))
         texts.append(tabulate.tabulate(body, header, style, colalign=align, disable_numparse=True))
     return "\n\n".join(texts)
 
 
-def _two_lines(column: str) -> str:
-    """Break a column's name so that the table stays narrow."""
-    return "\n".join(column.rsplit(" ", 1)) if len(column) > 6 else column
-
-
 def print_tables(
-    runs: Iterable[Results], style: str, which: str = "headline", single: str | None = None
+    runs: Iterable[Results], style: str, which: Chosen = ("headline",), single: str | None = None
 ) -> None:
     """Print the tables of one or several output folders' results, and why they have gaps."""
     print(tables(runs, style, which, single))
 
 
-def print_by_expert(by_expert: dict[str | None, list[Results]], style: str, which: str) -> None:
+def print_by_expert(by_expert: dict[str | None, list[Results]], style: str, which: Chosen) -> None:
     """Print the tables of all experts together, of None, and of each alone.
 
     csv and json are one table, whose column `map` is empty for all together.
@@ -230,19 +204,19 @@ def tabulated(models: dict[str, dict[str, list[Categories]]]) -> Tables:
 
 
 def tables(
-    runs: Iterable[Results], style: str, which: str = "headline", single: str | None = None
+    runs: Iterable[Results], style: str, which: Chosen = ("headline",), single: str | None = None
 ) -> str:
     """Return what `print_tables` prints."""
     models = by_model(runs)
     text = formatted(tabulated(models), style, which, single)
     if style in ("csv", "json"):
         return text
-    notes = [note for name, of in models.items() for note in _notes(name, of, which)]
+    notes = [note for name, of in models.items() for note in notes_of(name, of, which)]
     mark = "% – " if style == "latex" else "– "
     return "\n".join([text, *([""] if notes else []), *(mark + note for note in notes)])
 
 
-def _notes(dataset: str, models: dict[str, list[Categories]], which: str) -> list[str]:
+def notes_of(dataset: str, models: dict[str, list[Categories]], which: Chosen) -> list[str]:
     """Return why a table has dashes, and what is missing in it, a line for each category."""
     getters = [columns(dataset)[name] for name in shown_columns(dataset, which)]
     notes = {}

@@ -6,16 +6,12 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from models.experts import (
+from models.experts import COMBINED, EXPERTS, NETWORKS, STATISTICS, chosen
+from models.fusion import (
     CALMEST,
-    COMBINED,
-    EXPERTS,
-    NETWORKS,
-    STATISTICS,
     UNCALIBRATED,
     Raw,
     calibrate_map,
-    chosen,
     combine,
     raw_score,
     rows,

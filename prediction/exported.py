@@ -13,7 +13,7 @@ from data.images import in_background
 from data.pictures import Picture
 from data.samples import InputError
 from deployment.exported import Exported
-from deployment.runtimes import RUNTIMES, USUAL, load_exported
+from deployment.runtimes import load_exported
 from prediction.verdicts import Prediction, Predictor
 from scoring.scorer import SCORE
 from scoring.stream import Scored
@@ -69,11 +69,6 @@ class ExportedPredictor(Predictor):
         )
 
 
-def is_exported(path: Path) -> bool:
-    """Tell whether a file is one of export.py, by its name."""
-    return path.suffix in USUAL and not path.is_dir()
-
-
 def load_exported_detector(path: Path, options: argparse.Namespace) -> ExportedPredictor:
     """Open an exported file by the options of predict.py; raises as `load_exported`.
 
@@ -84,17 +79,3 @@ def load_exported_detector(path: Path, options: argparse.Namespace) -> ExportedP
     asked = {name: value for name, value in asked.items() if value != "auto"}
     exported = load_exported(path, options.runtime, trusted=options.trusted, **asked)
     return ExportedPredictor(exported, options.false_alarm_rate)
-
-
-def check_trained(path: Path) -> None:
-    """Raise InputError for an exported file where a detector in PyTorch is needed."""
-    if is_exported(path):
-        raise InputError(f"{path} is an exported file: name the run that it was written from")
-
-
-def add_exported_options(parser: argparse.ArgumentParser) -> None:
-    """Add --runtime and --trusted."""
-    text = "of an exported file; default: its format's own"
-    parser.add_argument("--runtime", choices=RUNTIMES, help=text)
-    text = "the detector is a .pt2 of your own: such a file can do whatever a program can"
-    parser.add_argument("--trusted", action="store_true", help=text)

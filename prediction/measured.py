@@ -11,7 +11,7 @@ from data.samples import InputError, is_plain, noted
 from evaluation.evaluation import measure_scored
 from evaluation.tables import Results
 from prediction.predictor import load_detector
-from utils.commands import printable, say
+from utils.commands import tell
 from utils.labelling import load_test_set
 from utils.runs import Run, run_around
 
@@ -81,11 +81,3 @@ def named(several: list[Results], file: str) -> list[Results]:
     for metrics in (m for results in several for of in results.values() for m in of.values()):
         metrics["glae"].setdefault("options", {})["file"] = file
     return several
-
-
-def tell(where: str, faults: list[str]) -> bool:
-    """Say what went wrong with a run or a file; return whether anything did."""
-    for fault in faults:
-        said = fault if where in fault else f"{where}: {fault}"
-        say(f"error: {printable(said)}")
-    return bool(faults)

@@ -10,13 +10,14 @@ import torch
 from data.images import Size, resize
 from data.pictures import Picture, rgb_of
 from data.samples import InputError, report_faults
-from prediction.exported import is_exported, load_exported_detector
+from prediction.exported import load_exported_detector
+from prediction.exported_files import is_exported
 from prediction.verdicts import Prediction, Predictor
 from scoring.scorer import Scorer
 from scoring.stream import Scored, score_files
 from scoring.thresholds import good_scores, map_threshold, set_thresholds
 from utils.detectors import Trained, find_detector, read_detector
-from utils.devices import PRECISIONS, Compute, as_trained, pick_compute, synchronise
+from utils.devices import DTYPES, Compute, as_trained, pick_compute, synchronise
 from utils.ignoring import ignore_more
 from utils.options import check_positive
 
@@ -109,8 +110,8 @@ def load_detector(
 def check_asked(path: Path, asked: argparse.Namespace) -> list[str]:
     """Return every fault of what `load_detector` is asked for."""
     faults, precision = check_positive(asked, "scoring_batch_size"), asked.precision
-    if precision not in ("auto", *PRECISIONS):
-        faults.append(f"precision must be auto or one of {', '.join(PRECISIONS)}, not {precision}")
+    if precision not in ("auto", *DTYPES):
+        faults.append(f"precision must be auto or one of {', '.join(DTYPES)}, not {precision}")
     exported = is_exported(path)
     if asked.runtime and not exported:
         faults.append(f"--runtime {asked.runtime}: {path} is no exported file")

@@ -10,17 +10,8 @@ import torch
 from data.defects import make_defects
 from data.images import Size, image_batches
 from models.detector import Detector
-from models.experts import (
-    COMBINED,
-    EXPERTS,
-    LEAST_SPREAD,
-    LEAST_SPREAD_AT_ALL,
-    MAP_PADDING,
-    NETWORKS,
-    chosen,
-    raw_score,
-    score_maps,
-)
+from models.experts import COMBINED, EXPERTS, NETWORKS, chosen
+from models.fusion import LEAST_SPREAD, LEAST_SPREAD_AT_ALL, MAP_PADDING, raw_score, score_maps
 from scoring.fitting import HeldOut, errors_of
 from scoring.scorer import Scorer
 from scoring.thresholds import keep_good_scores

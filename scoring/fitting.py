@@ -7,7 +7,7 @@ import torch
 
 from data.defects import Defects, make_defects
 from models.detector import Detector
-from models.experts import raw_score
+from models.fusion import raw_score
 from scoring.folds import OWN, SHARED, fit_folds, fold_numbers, held_out_maps
 from scoring.good_images import CHUNK, GoodImages, described
 from scoring.guard import map_error, score_error

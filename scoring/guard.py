@@ -4,7 +4,7 @@ import torch
 from torch.nn import functional as F
 
 from data.defects import LOGICAL, STRUCTURAL, Defects
-from models.experts import MAP_PADDING
+from models.fusion import MAP_PADDING
 from models.pdn import places_of
 
 COVERED = 0.3  # of a place's pixels must be changed for it to count as defective

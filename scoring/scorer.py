@@ -8,7 +8,8 @@ import torch
 
 from data.images import Size, normalise
 from models.detector import Detector
-from models.experts import COMBINED, score_maps
+from models.experts import COMBINED
+from models.fusion import score_maps
 from utils.compilation import WARM_UP, CudaGraph
 from utils.devices import Compute
 

@@ -23,9 +23,10 @@ from tests.prediction.conftest import MACHINE
 from tests.running_main import arguments, run_main, trained
 from utils import detectors
 from utils.detectors import read_detector
-from utils.files import locked_folder, read_about, save_tensors
+from utils.files import locked_folder
 from utils.presets import parse
 from utils.runs import Run
+from utils.tensors import read_about, save_tensors
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*at best")
 CPU = torch.device("cpu")

@@ -19,8 +19,8 @@ from evaluation.maps import read_map
 from models.experts import NETWORKS, STATISTICS
 from tests.conftest import fill, make_product
 from tests.running_main import ALL, ALONE, arguments, run_main, trained
-from utils.files import read_about, save_tensors
 from utils.runs import Run
+from utils.tensors import read_about, save_tensors
 
 CPU = torch.device("cpu")
 

@@ -13,9 +13,9 @@ import inference
 from data.samples import InputError
 from tests.running_main import ALONE, arguments, run_main
 from utils.detectors import read_detector
-from utils.files import read_about
 from utils.presets import parse
 from utils.runs import Run
+from utils.tensors import read_about
 
 CPU = torch.device("cpu")
 

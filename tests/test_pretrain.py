@@ -15,8 +15,8 @@ from distillation.loop import State
 from distillation.targets import Cached, Streamed, describe
 from models.pdn import PDNS, TEACHER_CHANNELS, pdn_small
 from tests.distillation.distilling import distil, make_world
-from utils.files import read_about
 from utils.teachers import load_teacher, read_state_dict
+from utils.tensors import read_about
 
 
 @pytest.fixture(scope="module")

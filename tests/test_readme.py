@@ -273,9 +273,9 @@ def test_every_command_of_a_page_works_in_its_order(home, page):
     provide_downloads(home)
     for command in (*BEFORE.get(page, ()), *filter(script_of, commands_of(PAGES[page]))):
         script = script_of(command)
-        if "output_seed0" in command:  # the reader has trained two seeds
-            for seed in ("output_seed0", "output_seed1"):
-                shutil.copytree(home / "output", home / seed)
+        for name in re.findall(r"output_(?:seed\d|glae|efficientad)", command):
+            if not (home / name).exists():  # the reader has trained seeds, and two models
+                shutil.copytree(home / "output", home / name)
         if "--maps_dir" in command:
             maps = home / "output" / "anomaly_maps" / "mvtec_ad"
             shutil.copytree(maps, home / "path" / "maps", dirs_exist_ok=True)

@@ -19,9 +19,9 @@ from models.pdn import pdn_small
 from models.view import View
 from tests.conftest import make_mvtec_ad
 from tests.running_main import TINY, run_main
-from utils.files import read_about, save_tensors
 from utils.presets import parse
 from utils.runs import Run
+from utils.tensors import read_about, save_tensors
 
 SINGLE = ("student_threshold", "autoencoder_threshold")
 

@@ -18,9 +18,10 @@ from models.detector import LATER, Detector
 from training.adam import adam_tensors, empty_adam_tensors, prefixed, without_prefix
 from training.loss_log import NOT_FINITE, LossLog, row_every
 from training.steps import TERMS, Optimisation, from_text
-from utils.files import DAMAGED, check_tensors, read_about, read_tensors, save_tensors
+from utils.files import DAMAGED
 from utils.runs import Run
 from utils.teachers import weights_hash
+from utils.tensors import check_tensors, read_about, read_tensors, save_tensors
 
 SECONDS = {"s": 1, "m": 60, "h": 3600}
 

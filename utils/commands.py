@@ -15,11 +15,9 @@ from tqdm import tqdm
 
 from data.samples import InputError
 from data.workers import WorkerDied
-from utils.compilation import NotCaptured
-from utils.devices import out_of_memory
+from utils.failures import NotCaptured, out_of_memory
 from utils.options import Parser
 from utils.presets import parse
-from utils.processes import process_count
 from utils.startup import leave, show_what_the_console_cannot
 
 # what a script can be asked to do with less memory
@@ -33,6 +31,14 @@ def say(line: str) -> None:
     tqdm.write(line + erase, file=sys.stderr)
 
 
+def tell(where: str, faults: list[str]) -> bool:
+    """Say what went wrong with a run or a file; return whether anything did."""
+    for fault in faults:
+        said = fault if where in fault else f"{where}: {fault}"
+        say(f"error: {printable(said)}")
+    return bool(faults)
+
+
 def print_warning(message: Warning | str, *_: object) -> None:
     """Show a warning as one line, without the line of code that raised it."""
     say(f"warning: {printable(message)}")
@@ -44,6 +50,8 @@ def resumable(stored: Callable[[], bool]) -> Iterator[None]:
     try:
         yield
     except KeyboardInterrupt as interrupt:
+        from utils.processes import process_count
+
         where = interrupt.args[0] if interrupt.args else ""
         line = f"go on with: {shlex.join([*command_line(), '--resume'])}"
         if process_count() > 1:

@@ -6,13 +6,9 @@ from contextlib import contextmanager
 
 import torch
 
-from utils.devices import out_of_memory
+from utils.failures import NotCaptured, out_of_memory
 
 WARM_UP = 3  # calls before a capture, in which libraries allocate and choose their kernels
-
-
-class NotCaptured(RuntimeError):
-    """A function's operations cannot be a CUDA graph on this machine."""
 
 
 class CudaGraph:

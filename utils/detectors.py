@@ -20,11 +20,11 @@ from models.experts import EXPERTS, NETWORKS, chosen
 from models.gfencoder import Size
 from models.pdn import covers
 from models.recipe import PUBLISHED
-from utils.devices import PRECISIONS
-from utils.files import DAMAGED, read_about, read_tensors, save_tensors, written_aside
+from utils.devices import DTYPES
+from utils.files import DAMAGED, FILE, written_aside
+from utils.tensors import read_about, read_tensors, save_tensors
 from utils.version import project_version
 
-FILE = "detector.safetensors"
 UNFINISHED = "checkpoint.safetensors"  # of a training, which may not have come to its detector
 SHOWN = 5  # detectors that are named where one of several is meant
 MOST_GOOD = 10**7  # held-out images, of which scores are kept
@@ -63,7 +63,7 @@ def read_detector(path: Path, device: torch.device) -> Trained:
         about = read_about(path)
         height, width = map(operator.index, about["image_size"])
         precision = about.get("precision", "fp32")
-        PRECISIONS[precision]  # or a KeyError
+        DTYPES[precision]  # or a KeyError
         if about.get("preprocessing", PREPROCESSING) != PREPROCESSING:
             raise ValueError("it sees images in another way than this version")
         if not 0 < about.get("false_alarm_rate", 0.5) < 1:

@@ -2,7 +2,6 @@
 
 import argparse
 import contextlib
-import errno
 import platform
 import re
 import warnings
@@ -13,9 +12,9 @@ import torch
 from torch import nn
 
 from data.samples import InputError
+from utils.options import PRECISIONS
 
-PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
-COMPILERS = ("auto", "none", "graph")
+DTYPES = dict(zip(PRECISIONS, (torch.float32, torch.bfloat16, torch.float16), strict=True))
 
 
 @dataclass(frozen=True)
@@ -29,7 +28,7 @@ class Compute:
 
     @property
     def dtype(self) -> torch.dtype:
-        return PRECISIONS[self.precision]
+        return DTYPES[self.precision]
 
     @property
     def on_cuda(self) -> bool:
@@ -159,15 +158,6 @@ def supports(precision: str, device: torch.device) -> bool:
 def in_float64(tensor: torch.Tensor) -> torch.Tensor:
     """Return a tensor in double precision, which an Apple GPU lacks: then on the CPU."""
     return (tensor.cpu() if tensor.device.type == "mps" else tensor).double()
-
-
-def out_of_memory(error: BaseException) -> bool:
-    """Tell whether memory was short, of a GPU or the computer."""
-    kinds = (MemoryError, torch.OutOfMemoryError)
-    if isinstance(error, kinds) or getattr(error, "errno", None) == errno.ENOMEM:
-        return True
-    phrases = ("can't allocate memory", "out of memory", "not enough memory", "ALLOC_FAILED")
-    return isinstance(error, RuntimeError) and any(text in str(error) for text in phrases)
 
 
 def seed_everything(seed: int) -> None:

@@ -7,15 +7,14 @@ from difflib import get_close_matches
 from pathlib import Path
 
 from data.catalog import DATASETS
-from data.images import Size
+from data.image_files import Size
 from data.samples import InputError, report_faults
-from models.autoencoder import AUTOENCODERS, check_size
 from models.experts import EXPERTS, NETWORKS, STATISTICS, chosen
-from models.pdn import PDNS
-from utils.devices import COMPILERS, PRECISIONS
 from utils.files import user_path
 from utils.recipe import with_recipe
 
+PRECISIONS = ("fp32", "bf16", "fp16")
+COMPILERS = ("auto", "none", "graph")
 MOST = {"workers": 1024, "batch_size": 2**16, "scoring_batch_size": 2**16, "seed": 2**63 - 1}
 MOST_OTHERS = 10**9  # of any number: more is a slip
 EPILOG = "examples:"
@@ -106,6 +105,9 @@ def dataset_path(options: argparse.Namespace, dataset: str) -> Path | None:
 
 def add_model_options(parser: argparse.ArgumentParser, default_size: str | None = None) -> None:
     """Add what a detector is: --model, --model_size, --image_size."""
+    from models.autoencoder import AUTOENCODERS  # here: what has none of these loads no torch
+    from models.pdn import PDNS
+
     group = parser.add_argument_group("model")
     group.add_argument("--model", choices=list(AUTOENCODERS), default="glae", help="autoencoder")
     text = None if default_size else "default: --weights', else medium"
@@ -285,6 +287,8 @@ def check_not_negative(options: argparse.Namespace, *names: str) -> list[str]:
 
 def check_image_size(options: argparse.Namespace) -> list[str]:
     """Return the fault of an --image_size that the --model cannot work at, if there is one."""
+    from models.autoencoder import check_size
+
     if len(options.image_size) > 2:
         return ["--image_size takes one side, or height and width"]
     try:

@@ -8,23 +8,19 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING
 
-import torch
 import yaml
 
 from data.fingerprints import Images, validated
+from data.image_files import Size
 from data.samples import InputError, require_file
-from models.detector import Detector
-from models.gfencoder import Size
-from utils.detectors import FILE, read_detector, save_detector
-from utils.files import (
-    DAMAGED,
-    locked_folder,
-    read_about,
-    read_yaml,
-    remove_parts,
-    written_aside,
-)
+from utils.files import DAMAGED, FILE, locked_folder, read_yaml, remove_parts, written_aside
+
+if TYPE_CHECKING:  # a comparison of runs loads no torch
+    import torch
+
+    from models.detector import Detector
 
 MOST_IMAGES_FILE = 2**27  # bytes of an images.json: a million images
 
@@ -95,6 +91,16 @@ class Run:
     def exports_folder(self) -> Path:
         """Where the files lie that export.py writes."""
         return self.output / "exports" / self.dataset / self.subdataset
+
+    def is_evaluated(self) -> bool:
+        """Tell whether metrics and results are stored, by its detector as it is now.
+
+        Where there is no detector any more, metrics are enough.
+        """
+        if not (self.detector_file.exists() and self.metrics_file.exists()):
+            return self.metrics_file.exists()
+        newer = self.detector_file.stat().st_mtime > self.metrics_file.stat().st_mtime
+        return self.results_file.exists() and not newer
 
     def has_begun(self) -> bool:
         """Tell whether --resume would find something to go on with."""
@@ -207,39 +213,49 @@ class Run:
 
     def read_training_seconds(self) -> float | None:
         """Return how long training took, all sessions together; None when that is not known."""
+        from utils.tensors import read_about
+
         try:
             return float(read_about(self.checkpoint_file)["seconds"])
         except DAMAGED:  # and this is only a timing
             return None
 
     def save_detector(
-        self, detector: Detector, model: str, model_size: str, size: Size, precision: str
+        self, detector: "Detector", model: str, model_size: str, size: Size, precision: str
     ) -> None:
         """Write the trained and calibrated detector.
 
         `size` is its (height, width), `precision` that of training and calibration.
         """
+        from utils.detectors import save_detector
+
         about = {"model": model, "model_size": model_size, "image_size": list(size)}
         about |= {"precision": precision, "dataset": self.dataset, "subdataset": self.subdataset}
         save_detector(detector, self.detector_file, about)
 
-    def load_detector(self, device: torch.device) -> tuple[Detector, Size, str]:
+    def load_detector(self, device: "torch.device") -> tuple["Detector", Size, str]:
         """Read a trained detector in evaluation mode, its (height, width) and its precision.
 
         See `read_detector`.
         """
+        from utils.detectors import read_detector
+
         return read_detector(self.detector_file, device)[:3]
 
 
-def find_runs(output: Path) -> list[Run]:
+def find_runs(output: Path, stored: bool = False) -> list[Run]:
     """Return every run below an output folder, finished or not, sorted.
 
-    Raises InputError when there is none.
+    With `stored` also those of which there are metrics alone. Raises InputError when there is none.
     """
-    configs = sorted((output / "trainings").glob("*/[!.]*/config.yaml"))
-    if not configs:
+    configs = (output / "trainings").glob("*/[!.]*/config.yaml")
+    found = {(path.parent.parent.name, path.parent.name) for path in configs}
+    if stored:
+        files = (output / "metrics").glob("*/[!.]*.json")
+        found |= {(path.parent.name, path.stem) for path in files}
+    if not found:
         raise InputError(f"{output} holds no trained category: train one with main.py")
-    return [Run(output, path.parent.parent.name, path.parent.name) for path in configs]
+    return [Run(output, *names) for names in sorted(found)]
 
 
 def run_around(file: Path) -> Run | None:

@@ -15,7 +15,8 @@ from torch import nn
 
 from data.samples import InputError, require_file
 from models.pdn import PDNS, TEACHER_CHANNELS
-from utils.files import save_tensors, user_path
+from utils.files import user_path
+from utils.tensors import save_tensors
 
 SHIPPED = Path(__file__).resolve().parent.parent / "models" / "weights"
 MOST_BYTES = 2**29  # of a teacher's file: the medium one takes 2**26 in double precision

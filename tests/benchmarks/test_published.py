@@ -15,7 +15,7 @@ from benchmarks.published import (
 from data.images import normalise
 from data.natural import penalty_view
 from data.samples import InputError
-from models.experts import score_maps
+from models.fusion import score_maps
 from tests.conftest import disagreeing_detector, fill
 
 CPU = torch.device("cpu")

@@ -19,8 +19,8 @@ from prediction.predictor import load_detector
 from tests.conftest import fill
 from tests.deployment.conftest import run_export
 from tests.prediction.conftest import MACHINE, rows_of
-from utils.files import read_about, save_tensors
 from utils.presets import parse
+from utils.tensors import read_about, save_tensors
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*at best")
 

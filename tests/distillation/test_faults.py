@@ -15,8 +15,8 @@ from data.natural import find_natural_images, hold_out_natural
 from data.samples import InputError
 from models.backbone import published_weights
 from tests.distillation.distilling import distil, make_world
-from utils.files import read_about
 from utils.teachers import load_teacher
+from utils.tensors import read_about
 
 
 @pytest.fixture(scope="module")

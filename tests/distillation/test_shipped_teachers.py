@@ -12,8 +12,8 @@ from models.backbone import LAYERS, build_backbone
 from models.pdn import PDNS, TEACHER_CHANNELS
 from tests.conftest import REPOSITORY
 from utils.devices import Compute
-from utils.files import read_about
 from utils.teachers import load_teacher, read_state_dict, shipped_teacher
+from utils.tensors import read_about
 
 CPU = torch.device("cpu")
 

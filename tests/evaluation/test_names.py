@@ -16,6 +16,7 @@ from data.catalog import read_category
 from evaluation.evaluation import measure
 from evaluation.maps import map_path
 from evaluation.tables import as_csv, formatted, print_tables
+from evaluation.trained import maps_folder
 from tests.conftest import SIZE, make_product
 from tests.evaluation.made_up import PLACES, get, made_up, tabulated
 from utils.presets import parse
@@ -76,9 +77,7 @@ def test_maps_of_a_product_called_like_its_dataset_are_found(tmp_path, name):
     run = Run(tmp_path / "out", "folder", name)
     for inside in (tmp_path / "a" / name, tmp_path / "b" / "folder" / name):
         (inside / "test" / "good").mkdir(parents=True)
-        assert (
-            inference.maps_folder(tmp_path / inside.relative_to(tmp_path).parts[0], run) == inside
-        )
+        assert maps_folder(tmp_path / inside.relative_to(tmp_path).parts[0], run) == inside
 
 
 @pytest.mark.parametrize("name", ["x.part", "x.new", "any", "all", "mean", "kit", "-x", "8"])

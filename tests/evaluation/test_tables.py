@@ -150,7 +150,7 @@ def test_locos_table_fits_a_terminal_of_100_columns(runs):
 @pytest.mark.parametrize("style", READERS)
 def test_all_columns_can_be_asked_for(style):
     tables = tabulated({"mvtec_loco": {"screw_bag": made_up("mvtec_loco", 1)}})
-    header, _ = READERS[style](formatted(tables, style, "all"))
+    header, _ = READERS[style](formatted(tables, style, ("all",)))
     assert header == ["mvtec_loco", *SPRO]
 
 

@@ -14,8 +14,8 @@ import pytest
 from tests.conftest import REPOSITORY
 from tests.faults.running import STEPS, Child, command, finish, run_of
 from utils import progress
-from utils.files import read_about
 from utils.runs import Run
+from utils.tensors import read_about
 
 pytestmark = pytest.mark.slow
 

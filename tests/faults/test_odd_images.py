@@ -17,8 +17,8 @@ import main
 from data.samples import InputError
 from tests.conftest import deep, make_product
 from tests.faults.running import command, run_of
-from utils.files import read_about, save_tensors
 from utils.runs import Run
+from utils.tensors import read_about, save_tensors
 
 
 def line(product: Path, teacher: Path, output: Path, *more: str) -> list:

@@ -20,8 +20,9 @@ from data.samples import InputError
 from data.shards import list_members
 from tests.distillation.distilling import distil
 from tests.faults.running import run_of
-from utils.files import DAMAGED, read_about, read_tensors
+from utils.files import DAMAGED
 from utils.runs import Run
+from utils.tensors import read_about, read_tensors
 
 
 def altered(run: Run, **about) -> None:

@@ -5,7 +5,8 @@ import pytest
 import torch
 
 from models.building import build_detector
-from models.experts import CALMEST, EXPERTS, chosen, combine, raw_score, standardised, weighted
+from models.experts import EXPERTS, chosen
+from models.fusion import CALMEST, combine, raw_score, standardised, weighted
 
 
 def errors(**of_experts: float) -> torch.Tensor:

@@ -15,8 +15,8 @@ from prediction.predictor import load_detector
 from tests.conftest import SIZE, picture
 from tests.prediction.conftest import rgb, rows_of
 from tests.running_main import ALL, ALONE, arguments, run_main, trained
-from utils.files import read_about, save_tensors
 from utils.presets import parse
+from utils.tensors import read_about, save_tensors
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*at best", "ignore:.* are few")
 INSIDE = (slice(30, 50), slice(30, 50))  # rows, columns of the pictures

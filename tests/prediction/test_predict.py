@@ -20,7 +20,7 @@ from prediction import pictures as drawing
 from tests.conftest import fill
 from tests.prediction.conftest import MACHINE, rgb, rows_of
 from utils.commands import run_command
-from utils.files import read_about, save_tensors
+from utils.tensors import read_about, save_tensors
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*at best")
 

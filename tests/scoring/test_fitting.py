@@ -11,7 +11,7 @@ from data.defects import LOGICAL, STRUCTURAL, Defects
 from data.images import normalise
 from models.building import build_detector
 from models.detector import Detector
-from models.experts import raw_score
+from models.fusion import raw_score
 from models.pdn import pdn_small
 from scoring.calibration import ChannelMoments
 from scoring.fitting import HeldOut, fit_statistics

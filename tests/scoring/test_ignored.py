@@ -9,7 +9,8 @@ import torch
 from data.defects import make_defects
 from models.building import build_detector
 from models.detector import Detector
-from models.experts import COMBINED, UNCALIBRATED
+from models.experts import COMBINED
+from models.fusion import UNCALIBRATED
 from models.pdn import pdn_small, places_of
 from scoring.calibration import ChannelMoments, calibrate
 from scoring.fitting import HeldOut, fit_statistics

@@ -7,7 +7,8 @@ import torch
 from data.images import normalise
 from models.building import build_detector
 from models.detector import Detector
-from models.experts import COMBINED, MAP_PADDING, STATISTICS
+from models.experts import COMBINED, STATISTICS
+from models.fusion import MAP_PADDING
 from models.pdn import pdn_small
 from models.statistics import EVERY
 from scoring.calibration import calibrate

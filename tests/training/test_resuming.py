@@ -10,8 +10,8 @@ import torch
 from tests.training.fitting import COMPUTE, fit_to, losses_of, new_detector, run_in, same, train
 from training import checkpoints, loop, loss_log
 from training.steps import Optimisation
-from utils.files import read_about
 from utils.interrupts import Interrupts
+from utils.tensors import read_about
 
 
 def stop_after(steps: int, monkeypatch) -> None:

@@ -9,7 +9,8 @@ from tests.conftest import REPOSITORY
 from tests.playing_cuda import NoContext, play_cuda
 from utils import compilation
 from utils.commands import explained
-from utils.compilation import CudaGraph, NotCaptured, compiles
+from utils.compilation import CudaGraph, compiles
+from utils.failures import NotCaptured
 
 
 @pytest.fixture

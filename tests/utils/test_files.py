@@ -4,7 +4,8 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from utils.files import save_tensors, written_aside
+from utils.files import written_aside
+from utils.tensors import save_tensors
 
 
 def test_views_and_transposes_are_saved_as_they_look(tmp_path):

@@ -17,14 +17,14 @@ from safetensors.torch import load_file
 
 from tests.conftest import REPOSITORY
 from tests.distillation.distilling import make_world
-from utils.files import read_about
 from utils.processes import Processes
+from utils.tensors import read_about
 
 # pretrain.py, but the teacher is written in full precision, where 1e-5 can be told
 IN_FULL = """
 import sys
 import pretrain
-from utils.files import save_tensors
+from utils.tensors import save_tensors
 
 def save_teacher(teacher, path, about):
     save_tensors(teacher.state_dict(), path, about)

@@ -12,8 +12,8 @@ from torch import nn
 
 from data.samples import InputError
 from models.pdn import PDNS, pdn_medium, pdn_small
-from utils.files import read_about
 from utils.teachers import find_teacher, load_teacher, save_teacher, shipped_teacher, teacher_name
+from utils.tensors import read_about
 
 MEDIUM_LAYERS = (0, 3, 6, 8, 10, 12)  # places of the convolutions in the Sequential
 SMALL_LAYERS = (0, 3, 6, 8)
