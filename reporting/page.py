@@ -10,22 +10,25 @@ import jinja2
 from markupsafe import Markup
 from plotly.offline import get_plotlyjs
 
+from reporting.charts import chart_data
 from reporting.collected import Evaluated
 from utils.files import written_aside
 from utils.version import project_version
 
 TEMPLATES = Path(__file__).parent / "templates"
-SCRIPTS = ("report.js", "gallery.js")
-STYLES = ("report.css", "gallery.css")
+SCRIPTS = ("report.js", "gallery.js", "charts.js")
+STYLES = ("report.css", "gallery.css", "charts.css")
 
 
 @cache
 def environment() -> jinja2.Environment:
     """Return the templates, which escape whatever is put into them."""
     loader = jinja2.FileSystemLoader(TEMPLATES)
-    return jinja2.Environment(
+    templates = jinja2.Environment(
         loader=loader, autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True
     )
+    templates.globals["as_data"] = as_data
+    return templates
 
 
 def assets(names: tuple[str, ...]) -> str:
@@ -33,10 +36,10 @@ def assets(names: tuple[str, ...]) -> str:
     return "\n".join((TEMPLATES / name).read_text(encoding="utf-8") for name in names)
 
 
-def as_data(value: object) -> str:
+def as_data(value: object) -> Markup:
     """Return a value as JSON that cannot end the element of the page that it stands in."""
     text = json.dumps(value, ensure_ascii=True, allow_nan=False, separators=(",", ":"))
-    return text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026")
+    return Markup(text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026"))
 
 
 def policy(scripts: list[str]) -> str:
@@ -59,6 +62,7 @@ def render(found: list[Evaluated], faults: list[str]) -> str:
             scripts=[Markup(script) for script in scripts],
             style=Markup(assets(STYLES)),
             found=found,
+            chart_data=chart_data,
             faults=faults,
             version=project_version(),
         )
