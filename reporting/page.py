@@ -19,8 +19,8 @@ from utils.runs import Run
 from utils.version import project_version
 
 TEMPLATES = Path(__file__).parent / "templates"
-SCRIPTS = ("report.js", "training.js", "gallery.js")
-STYLES = ("report.css", "gallery.css")
+SCRIPTS = ("report.js", "training.js", "charts.js", "gallery.js")
+STYLES = ("report.css", "charts.css", "gallery.css")
 
 Galleries = Mapping[Run, dict]  # see `reporting.gallery.gallery_data`
 NONE: Galleries = MappingProxyType({})

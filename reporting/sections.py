@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 
 from evaluation.tables import row_name
+from reporting.charts import chart_data
 from reporting.collected import Evaluated, Models, models_of
 from reporting.comparison import SideBySide, side_by_side
 from reporting.figures import Defect, Figure, defects, figures, values
@@ -21,6 +22,7 @@ class Block:
     figures: list[Figure]
     values: list[tuple[str, str]]
     defects: list[Defect]
+    charts: dict  # see `chart_data`
     training: Training
 
 
@@ -85,6 +87,7 @@ def blocks(slug: str, category: str, models: Models, faults: list[str]) -> list[
             figures(one),
             values(one),
             defects(one),
+            chart_data(one),
             training(one, settings[number], faults),
         )
         for number, (model, one) in enumerate(named)
