@@ -90,7 +90,7 @@ SMALLER = {
     "predict.py": "--workers 1",
     "calibrate.py": "--workers 1",
     "export.py": "",
-    "report.py": "",
+    "report.py": "--workers 1",
     "benchmark.py train": "--image_size 64 --steps 1 --warm_up 4 --repeats 1 --workers 1",
     "benchmark.py inference": "--image_size 64 --steps 1 --warm_up 4 --repeats 1",
     "benchmark.py evaluation": "--images 2 4 --repeats 1 --workers 1",
