@@ -8,6 +8,7 @@ from pathlib import Path
 
 from data.catalog import DATASETS
 from data.samples import InputError, noted, require_file
+from evaluation import compared
 from evaluation.groups import grouped
 from evaluation.results import UNLABELLED, ImageResult, read_results_file
 from evaluation.tables import read_metrics
@@ -109,6 +110,17 @@ def models_of(found: list[Evaluated]) -> Models:
     return {
         name: [run for run, metrics in zip(runs, measured, strict=True) if is_in(metrics, group)]
         for name, group in grouped(measured).items()
+    }
+
+
+def as_stored(models: Models) -> compared.Models:
+    """Return models' metrics and results, as the evaluation's own tables take them."""
+    return {
+        model: [
+            {name: one.metrics | {compared.IMAGES: one.results} for name, one in run.items()}
+            for run in runs
+        ]
+        for model, runs in models.items()
     }
 
 

@@ -1,16 +1,17 @@
-"""Models side by side, a table for each metric: their values, and what the first is exceeded by."""
+"""Models side by side, a table for each metric: values, and how far each is from the first."""
 
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from evaluation.comparison import KINDS, Resampled, difference, resampled
-from evaluation.tables import MEAN, row_name
-from reporting.collected import Categories, Models
-from reporting.headline import GAP, Cell, Line, Table
+from evaluation.columns import shown_columns
+from evaluation.compared import Comparison, Models, compared
+from evaluation.comparison import Difference
+from evaluation.tables import MEAN
+from reporting.headline import GAP, Cell, cell
 
 
 class Change(NamedTuple):
-    """By how much another model is better than the first, in percent points."""
+    """How far another model is from the first, in percent points."""
 
     text: str
     value: float | None
@@ -28,70 +29,43 @@ class SideBySide:
     """One metric of all models."""
 
     column: str
-    models: list[str]
-    rows: list[Row]
+    wins: dict[str, int]  # model -> in how many categories it alone is the best
+    bodies: list[list[Row]]  # the categories; the mean over several
     has_intervals: bool
     left_out: int  # images that not all runs have, so that they do not count in the intervals
 
 
-def side_by_side(dataset: str, models: Models, table: Table) -> list[SideBySide]:
+def side_by_side(dataset: str, models: Models) -> list[SideBySide]:
     """Return the models of a dataset beside each other by each headline metric; none of one."""
     if len(models) < 2:
         return []
-    own = [line for line in (*table.lines, *table.means) if not line.source]
-    lines = {(line.category, line.method): line for line in own}
-    return [
-        by_metric(dataset, models, lines, column.name, place)
-        for place, column in enumerate(table.columns)
-        if column.headline
-    ]
+    return [by_metric(compared(dataset, c, models)) for c in shown_columns(dataset, ("headline",))]
 
 
-def by_metric(
-    dataset: str, models: Models, lines: dict[tuple[str, str], Line], column: str, place: int
-) -> SideBySide:
-    """Return one metric of all models; `place` is its column's among the `lines`' cells."""
-    first, *others = models
-    drawn = {other: draws(dataset, models[first], models[other], column) for other in others}
+def by_metric(comparison: Comparison) -> SideBySide:
+    """Return one metric of all models."""
+    first, *others = comparison.seeds
     rows = []
-    for category in dict.fromkeys(category for category, _ in lines):
-        having = {model: lines.get((category, model)) for model in models}
-        cells = [line.cells[place] if line else Cell(GAP, None) for line in having.values()]
-        changes = [
-            change(cells[0], cell, drawn[other].get(category, []))
-            for other, cell in zip(others, cells[1:], strict=True)
-        ]
-        rows.append(Row(category, cells, changes))
-    counted = [
-        one for of in drawn.values() for name, ones in of.items() if name != MEAN for one in ones
-    ]
-    return SideBySide(column, [*models], rows, bool(counted), sum(one.left_out for one in counted))
+    for category, values in comparison.values.items():
+        differences = comparison.differences[category]
+        cells = [cell(values.get(model, [None])) for model in (first, *others)]
+        rows.append(Row(category, cells, [change(differences.get(other)) for other in others]))
+    bodies = [[row for row in rows if (row.category == MEAN) == mean] for mean in (False, True)]
+    known = [one for of in comparison.differences.values() for one in of.values()]
+    return SideBySide(
+        comparison.column,
+        comparison.wins(),
+        bodies if len(bodies[0]) > 1 else bodies[:1],
+        any(difference.low is not None for difference in known),
+        sum(comparison.left_out.values()),
+    )
 
 
-def draws(
-    dataset: str, first: list[Categories], other: list[Categories], column: str
-) -> dict[str, list[Resampled]]:
-    """Return what the bootstrap says of each category that both models have, by its row's name.
-
-    The mean's row has those of all, unless one lacks. There is nothing of a metric of pixels, of
-    which no image's part is kept.
-    """
-    names = sorted(set().union(*first) & set().union(*other)) if column in KINDS else []
-    found = {}
-    for name in names:
-        seeds = [[run[name].results for run in runs if name in run] for runs in (first, other)]
-        if all(map(all, seeds)) and (one := resampled(*seeds, column, name)):
-            found[row_name(dataset, name)] = [one]
-    return found | ({MEAN: [one for (one,) in found.values()]} if len(found) == len(names) else {})
-
-
-def change(first: Cell, other: Cell, drawn: list[Resampled]) -> Change:
-    """Return the difference of two cells, with its interval where there is one."""
-    if first.value is None or other.value is None:
+def change(found: Difference | None) -> Change:
+    """Return a difference with its interval, where there is one."""
+    if found is None:
         return Change(GAP, None)
-    value = other.value - first.value
-    if not drawn:
+    value, low, high = (None if part is None else 100 * part for part in found)
+    if low is None:
         return Change(f"{value:+.1f}", value)
-    _, low, high = difference(drawn)
-    text = f"{value:+.1f} [{100 * low:+.1f}, {100 * high:+.1f}]"
-    return Change(text, value, low > 0 or high < 0)
+    return Change(f"{value:+.1f} [{low:+.1f}, {high:+.1f}]", value, low > 0 or high < 0)

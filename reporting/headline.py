@@ -1,15 +1,16 @@
 """The headline table: what was measured, model beside model, and what was published."""
 
-from collections import Counter
 from dataclasses import dataclass
 from typing import NamedTuple
 
+import numpy as np
+
 from data.catalog import DATASETS
+from evaluation.cells import std
 from evaluation.columns import columns, shown_columns
-from evaluation.gaps import gaps
+from evaluation.compared import Models
 from evaluation.published import published
-from evaluation.tables import MEAN, as_records, row_name, rows
-from reporting.collected import Models
+from evaluation.tables import MEAN, Seeds, notes_of, tabulated, values_of
 
 GAP = "–"
 
@@ -56,30 +57,30 @@ def percent(value: float | None, std: float | None = None) -> str:
 
 def headline(dataset: str, models: Models) -> Table:
     """Return the table of a dataset's models: the mean ± standard deviation over their seeds."""
-    tables = {
-        name: [rows(dataset, {c: one.metrics for c, one in run.items()}) for run in runs]
-        for name, runs in models.items()
-    }
-    names, shown = list(columns(dataset)), shown_columns(dataset, "headline")
-    records = as_records({dataset: tables})
-    own = [line(record, names) for record in records]
-    categories = [line.category for line in own if line.category != MEAN]
-    found, sources = literature(dataset, names, {*categories})
+    tables = tabulated({dataset: models})[dataset]
+    categories = sorted({name for runs in tables.values() for run in runs for name in run} - {MEAN})
+    own = [
+        line(category, model, runs)
+        for category in (*categories, MEAN)
+        for model, runs in tables.items()
+        if any(category in run for run in runs)
+    ]
+    names, shown = list(columns(dataset)), shown_columns(dataset, ("headline",))
+    found, sources = literature(dataset, names, categories)
     lines = [line for line in (*own, *found) if line.category in categories]
-    means = [line for line in own if line.category == MEAN and len({*categories}) > 1]
+    means = [line for line in own if line.category == MEAN and len(categories) > 1]
     means += [line for line in found if line.category not in categories]
-    order = {category: place for place, category in enumerate(categories)}
     return Table(
         [Column(name, name in shown) for name in names],
-        sorted(lines, key=lambda line: order[line.category]),
+        sorted(lines, key=lambda line: line.category),
         means,
-        notes(dataset, models),
+        notes_of(dataset, models, ("headline",)),
         sources,
     )
 
 
 def literature(
-    dataset: str, names: list[str], categories: set[str]
+    dataset: str, names: list[str], categories: list[str]
 ) -> tuple[list[Line], list[str]]:
     """Return what was published of these categories and of the dataset's mean, and its sources."""
     known = published(dataset)
@@ -95,7 +96,7 @@ def literature(
             note=one.note,
         )
         for one in known
-        if one.category in categories | {MEAN}
+        if one.category in (*categories, MEAN)
     ]
     return lines, sources
 
@@ -105,30 +106,14 @@ def published_cell(value: float | None) -> Cell:
     return Cell(GAP if value is None else f"{value:.1f}", value)
 
 
-def line(record: dict, names: list[str]) -> Line:
-    """Return a record of `evaluation.tables` as a line of the table."""
-    return Line(
-        record["category"],
-        record.get("model", ""),
-        [cell(record[name], record.get(f"{name} std")) for name in names],
-        record.get("runs", 1),
-    )
+def line(category: str, model: str, runs: Seeds) -> Line:
+    """Return a model's line of a category, or of MEAN."""
+    cells = [cell(values) for values in values_of(runs, category).values()]
+    return Line(category, model, cells, sum(category in run for run in runs))
 
 
-def cell(value: float | None, std: float | None) -> Cell:
-    return Cell(percent(value, std), None if value is None else 100 * value)
-
-
-def notes(dataset: str, models: Models) -> list[str]:
-    """Return what is missing in the table and why, a line for each category."""
-    found: Counter[str] = Counter()  # which keeps the order, and each but once
-    for runs in models.values():
-        for name, one in ((name, one) for run in runs for name, one in run.items()):
-            why = gaps(one.metrics, DATASETS[dataset].saturated)
-            if unreadable := one.metrics["glae"].get("unreadable"):
-                why = [*why, f"unreadable test images, left out: {len(unreadable)}"]
-            if why:
-                found[f"{row_name(dataset, name)}: {', '.join(why)}"] += 1
-        if len({frozenset(run) for run in runs}) > 1:
-            found[f"{MEAN}: the runs are of different categories"] += 1
-    return [*found]
+def cell(values: list[float | None]) -> Cell:
+    """Return a model's mean over its seeds, and their standard deviation."""
+    if None in values:
+        return Cell(GAP, None)
+    return Cell(percent(float(np.mean(values)), std(values)), 100 * float(np.mean(values)))

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 from evaluation.tables import row_name
 from reporting.charts import chart_data
-from reporting.collected import Evaluated, Models, models_of
+from reporting.collected import Evaluated, Models, as_stored, models_of
 from reporting.comparison import SideBySide, side_by_side
 from reporting.figures import Defect, Figure, defects, figures, values
 from reporting.headline import Table, headline
@@ -62,7 +62,7 @@ def sections(found: list[Evaluated], faults: list[str]) -> list[Section]:
 def section(slug: str, dataset: str, found: list[Evaluated], faults: list[str]) -> Section:
     """Arrange what was evaluated of one dataset."""
     models = models_of(found)
-    table = headline(dataset, models)
+    stored = as_stored(models)
     categories = [
         Category(place, row_name(dataset, name), blocks(place, name, models, faults))
         for place, name in (
@@ -70,7 +70,9 @@ def section(slug: str, dataset: str, found: list[Evaluated], faults: list[str]) 
             for number, name in enumerate(sorted({one.run.subdataset for one in found}))
         )
     ]
-    return Section(slug, dataset, table, side_by_side(dataset, models, table), categories)
+    return Section(
+        slug, dataset, headline(dataset, stored), side_by_side(dataset, stored), categories
+    )
 
 
 def blocks(slug: str, category: str, models: Models, faults: list[str]) -> list[Block]:

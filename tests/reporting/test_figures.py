@@ -36,7 +36,10 @@ def test_few_defects_above_the_threshold_are_told_where_the_auroc_is_high(evalua
 
 @pytest.mark.parametrize(
     ("scores", "threshold"),
-    [(COOKIES, 0.55), ({"good": [0.0, 0.9], "burnt": [0.0, 0.9]}, 0.95)],
+    [
+        (COOKIES | {"good": [0.0, 0.1, 0.2, 0.3]}, 0.55),
+        ({"good": [0.0, 0.9], "burnt": [0.0, 0.9]}, 0.95),
+    ],
     ids=["most are found", "scores tell nothing"],
 )
 def test_nothing_is_told_where_the_threshold_does_what_scores_allow(evaluated, scores, threshold):

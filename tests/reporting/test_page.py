@@ -62,6 +62,34 @@ def test_every_cell_of_the_headline_is_the_metrics_file_s(make_output, show, tmp
     assert page.locator("nav a").all_inner_texts() == ["folder", "bolt", "nut"]
 
 
+def test_all_metrics_of_loco_are_shown_when_asked_for(make_output, show, tmp_path):
+    run = make_output(tmp_path / "out", SCORES, 1.0, "kit", dataset="demo")
+    metrics, subsets = json.loads(run.metrics_file.read_text()), ("logical", "structural", "mean")
+    keys = [subset.replace("al", "al_anomalies") for subset in subsets]
+    limits = ("0.01", "0.05", "0.1", "0.3", "1.0")
+    aurocs = dict(zip(keys, (0.91, 0.92, 0.93), strict=True))
+    areas = {
+        key: {limit: 0.1 * i + float(limit) / 2 for limit in limits} for i, key in enumerate(keys)
+    }
+    own = {"classification": {"auc_roc": aurocs}, "localization": {"auc_spro": areas}}
+    run.metrics_file.write_text(json.dumps(metrics | own))
+    page = show("out")
+    cells, of = page.locator("#dataset-0-headline :is(th, td)"), metrics["glae"]
+    expected = {f"AUROC {name}": aurocs[key] for name, key in zip(subsets, keys, strict=True)}
+    expected |= {"AUROC pooled": of["auroc_pooled"], "AP": of["average_precision"]}
+    expected |= {"F1max": of["f1_max"], "pixel AUROC": None}
+    for limit in limits:
+        names = zip(subsets, keys, strict=True)
+        expected |= {f"sPRO {limit} {name}": areas[key][limit] for name, key in names}
+    headline = [name for name in expected if name.startswith(("AUROC", "sPRO 0.05"))]
+    for names in (headline, expected):
+        shown = [cell.inner_text() for cell in cells.all() if cell.is_visible()]
+        head, row = shown[: len(names) + 1], shown[len(names) + 1 :]
+        assert head == ["Category", *names]
+        assert row == ["kit", *(in_percent(expected[name]) for name in names)]
+        page.get_by_label("All metrics").check()
+
+
 def test_a_run_s_own_tables_are_the_files(make_output, show, tmp_path):
     run = make_output(tmp_path / "out", SCORES, 1.0)
     page, ours = show("out"), json.loads(run.metrics_file.read_text())["glae"]
