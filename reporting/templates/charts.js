@@ -50,7 +50,7 @@
       font: { color: colours.ink, family: "system-ui, sans-serif", size: 13 },
       hoverlabel: { bgcolor: colours.raised, font: { color: colours.ink } },
       margin: { l: 48, r: 20, t: 12, b: 44 },
-      legend: { orientation: "h", y: 1.02, yanchor: "bottom", maxheight: 0.25,
+      legend: { orientation: "h", y: 1.02, yanchor: "bottom", maxheight: 0.35,
         traceorder: "normal" },
       dragmode: DRAG,
       ...more,
