@@ -50,7 +50,7 @@
       font: { color: colours.ink, family: "system-ui, sans-serif", size: 13 },
       hoverlabel: { bgcolor: colours.raised, font: { color: colours.ink } },
       margin: { l: 48, r: 20, t: 12, b: 44 },
-      legend: { orientation: "h", y: 1.02, yanchor: "bottom", maxheight: 0.25,
+      legend: { orientation: "h", y: 1.02, yanchor: "bottom", maxheight: 0.35,
         traceorder: "normal" },
       dragmode: DRAG,
       ...more,
@@ -183,23 +183,23 @@
       Plotly.relayout(node, { "shapes[0].x0": place, "shapes[0].x1": place,
         "shapes[0].y0": 0, "shapes[0].y1": 1 });
     };
-    /** Where the line is dragged to, by its middle or an end; undefined if it is where it was. */
-    const moved = (line) => [line.x0, line.x1].find((x) => x !== onAxis(threshold));
+    const pixel = (high - low) / 5000; // or less: plotly rounds it away
+    /** Return the threshold that the line is dragged to, by its middle or an end. */
+    const dragged = ({ x0, x1 }) => {
+      const to = [x0, x1].find((x) => Math.abs(x - onAxis(threshold)) > pixel);
+      return to === undefined ? threshold : onAxis(to);
+    };
     const paint = () => {
       const first = !node.on;
       paintScores(node, data, shown(data.groups, isEach()), onAxis(threshold));
       if (first) node.on("plotly_relayout", () => {
         const [line] = node.layout.shapes;
-        const to = moved(line);
-        if (to !== undefined) follow(onAxis(to));
-        else if (line.y0 !== 0 || line.y1 !== 1) follow(threshold); // it was only lifted
+        const to = dragged(line);
+        if (to !== threshold || line.y0 !== 0 || line.y1 !== 1) follow(to); // or it was lifted
       });
     };
     /** Plotly tells of a shape when it is let go; until then its place is in _fullLayout alone. */
-    const live = () => {
-      const to = node.on && moved(node._fullLayout.shapes[0]);
-      if (to !== undefined) tell(onAxis(to));
-    };
+    const live = () => node.on && tell(dragged(node._fullLayout.shapes[0]));
     node.addEventListener("pointerdown", () => {
       document.addEventListener("pointermove", live);
       document.addEventListener("pointerup",

@@ -85,6 +85,11 @@ def test_a_threshold_by_mouse_and_keyboard_changes_the_numbers_to_those_by_hand(
     assert page.evaluate(axis) == before
     page.locator(".scores button").click()
     assert (threshold_of(page), matrix(page)) == (1.0, shown(1.0))
+    page.mouse.move(x, y)
+    page.mouse.down()
+    page.mouse.move(x, y + 40, steps=4)  # it is lifted only
+    page.mouse.up()
+    assert threshold_of(page) == 1.0
     assert line(page) == (pytest.approx(x, abs=1), pytest.approx(y, abs=1))
 
     page.locator(".scores input[type=range]").focus()
@@ -167,7 +172,8 @@ def test_without_labels_new_pictures_stand_beside_held_out_ones(charts):
 
     page = charts({"new": [0.0, 2.0, 3.0]}, change=unlabel)
     assert matrix(page) == [["pictures without a label", "1", "2"]]
-    traces = "document.querySelector('.scores .chart').data.map(t => [t.yaxis, t.y.reduce((a, b) => a + b)])"
+    sums = "map(({ yaxis, y }) => [yaxis, y.reduce((a, b) => a + b)])"
+    traces = f"document.querySelector('.scores .chart').data.{sums}"
     assert page.evaluate(traces) == [["y", 3], ["y2", len(KEPT)]]
     facts = page.locator(".scores dl").inner_text().splitlines()
     assert facts == [
