@@ -1,4 +1,5 @@
 # make demo    set up, draw the demo category, train on it, print the table, write output/demo.png
+#              and, in a terminal, output/report/index.html
 # make test    set up and run the tests, one process a core
 # make lint    check style, format and which folder imports which
 PYTHON ?= python3
@@ -8,7 +9,7 @@ BIN := $(VENV)/bin
 .PHONY: demo test lint clean
 
 demo: $(VENV)/.installed
-	$(BIN)/python main.py --dataset demo --resume
+	$(BIN)/python main.py --dataset demo --resume $(if $(MAKE_TERMOUT),--report)
 	@echo "wrote output/demo.png: image, ground truth and anomaly map of ten cases"
 
 test: $(VENV)/.installed-dev

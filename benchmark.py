@@ -18,11 +18,13 @@ from benchmarks.evaluation import benchmark_evaluation
 from benchmarks.inference import benchmark_inference
 from benchmarks.machine import machine
 from benchmarks.prediction import benchmark_prediction
+from benchmarks.report import add_report_options, benchmark_report, check_report
 from benchmarks.tables import (
     print_deployment,
     print_evaluation,
     print_networks,
     print_prediction,
+    print_report,
     print_thresholds,
 )
 from benchmarks.thresholds import benchmark_thresholds
@@ -249,6 +251,13 @@ COMMANDS = {
         check_deployment,
         on_machine(benchmark_deployment),
         print_deployment,
+    ),
+    "report": Command(
+        "report.py: how long a page of many images takes to write, and to open in Chromium",
+        add_report_options,
+        check_report,
+        on_machine(benchmark_report),
+        print_report,
     ),
     "thresholds": Command(
         "good images that alarm, against what the false-alarm rate promises",

@@ -15,6 +15,7 @@ from evaluation.evaluation import evaluate, tell_result
 from evaluation.pictures import draw_cases
 from evaluation.tables import print_tables, tables, write_csv
 from models.detector import Detector
+from reporting.writing import report_of
 from scoring.calibration import calibrate, decode_images
 from scoring.fitting import HeldOut, fit_statistics
 from scoring.good_images import GoodImages
@@ -24,7 +25,7 @@ from training.features import describe_training_images
 from training.loop import fit
 from training.preparation import NO_PENALTY, Prepared, prepare
 from training.ready import ready_text
-from utils.commands import printable, resumable, run_command, say
+from utils.commands import exit_code, printable, resumable, run_command, say
 from utils.devices import seed_everything
 from utils.files import user_path
 from utils.ignoring import add_ignore_option
@@ -46,8 +47,7 @@ from utils.teachers import teacher_name
 from utils.version import project_version
 
 EXAMPLES = (
-    "python3 main.py --dataset mvtec_ad --subdataset bottle --mvtec_ad_path path/mvtec_ad "
-    "--model_size small",
+    "python3 main.py --mvtec_ad_path path/mvtec_ad --subdataset bottle --model_size small",
     "python3 main.py --dataset folder --folder_path ./my_product --model_size small --check",
 )
 
@@ -99,8 +99,7 @@ def train(prepared: Prepared, options: argparse.Namespace) -> None:
     if detector.statistics:
         more, _ = decode_images(validation, size, options.workers, int(detector.bits))
         parts = [(images, features), (detector.view.filled(more), None)]
-        good = GoodImages(detector, compute, parts)
-        held_out = fit_statistics(detector, good)
+        held_out = fit_statistics(detector, GoodImages(detector, compute, parts))
     if detector.networks():
         if held_out and prepared.category.scored and not run.checkpoint_file.exists():
             show_statistics(prepared, detector, held_out, options)
@@ -160,9 +159,8 @@ def main(options: argparse.Namespace) -> int:
         picture, threshold = options.output_dir / "demo.png", metrics["glae"]["map_threshold"]
         draw_cases(category, run.maps_folder, run.results_file, threshold, picture)
     print_tables([{options.dataset: {category.name: metrics}}], "simple")
-    for fault in metrics["glae"]["unreadable"]:
-        say(f"error: {printable(fault)}")
-    return 2 if metrics["glae"]["unreadable"] else 0
+    code = exit_code(metrics["glae"]["unreadable"])
+    return max(code, report_of(options)) if options.report else code
 
 
 if __name__ == "__main__":

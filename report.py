@@ -6,14 +6,22 @@ if __name__ == "__main__":
     leave_when_interrupted()
 
 import argparse
+import os
 import sys
 from pathlib import Path
 
-from reporting.collected import collect
-from reporting.page import write_page
-from utils.commands import printable, run_command, say
+from data.samples import report_faults
+from reporting.gallery import add_gallery_options
+from reporting.writing import write_report
+from utils.commands import exit_code, run_command
 from utils.files import user_path
-from utils.options import Parser
+from utils.options import (
+    Parser,
+    add_machine_options,
+    add_speed_options,
+    check_not_negative,
+    check_positive,
+)
 
 EXAMPLES = (
     "python3 report.py",
@@ -39,18 +47,20 @@ def get_parser() -> Parser:
     )
     text = "where index.html goes (default: report in the first OUTPUT)"
     parser.add_argument("--output_dir", type=user_path, metavar="DIR", help=text)
+    add_gallery_options(parser)
+    add_machine_options(parser, workers=os.cpu_count(), auto="that of the training")
+    add_speed_options(parser, trains=False)
     return parser
 
 
 def main(options: argparse.Namespace) -> int:
     """Write the page and print its path; what is damaged does not stop the rest."""
-    found, faults = collect(options.outputs)
-    path = (options.output_dir or options.outputs[0] / "report") / "index.html"
-    write_page(path, found, faults)
-    for fault in faults:
-        say(f"error: {printable(fault)}")
+    wrong = check_positive(options, "workers", "scoring_batch_size")
+    report_faults(wrong + check_not_negative(options, "gallery"))
+    folder = options.output_dir or options.outputs[0] / "report"
+    path, faults = write_report(options.outputs, folder, options)
     print(path)
-    return 2 if faults else 0
+    return exit_code(faults)
 
 
 if __name__ == "__main__":

@@ -6,6 +6,7 @@
 # DATASET is mvtec_loco, mvtec_ad, visa, folder (one product, or a folder of several) or demo; PATH is
 # where it lies. Categories that are finished, on these images and by these options, are skipped,
 # interrupted ones go on, a failed one does not stop the rest. With --check, main.py says of each whether it could be trained.
+# With --report, report.py writes one page of all of them in the end.
 #
 # GPUS=0,1,2 trains one category on each of these GPUs at a time. PYTHON names the interpreter.
 # Exit status: 0 when all succeeded, 1 when one failed, 2 for wrong arguments, 130 when interrupted.
@@ -30,14 +31,18 @@ fi
 dataset=$1 path=$2
 shift 2
 
-output=output start=--resume check=
+output=output start=--resume check= report=
 arguments=("$@")
-for ((i = 0; i < ${#arguments[@]}; i++)); do
+for ((i = 0; i < $#; i++)); do
     case ${arguments[i]} in
         --output_dir) output=${arguments[i + 1]:-output} ;;
         --output_dir=*) output=${arguments[i]#*=} ;;
         --overwrite) start=--overwrite ;;
         --check) check=1 ;;
+        --report)
+            report=1
+            unset "arguments[i]" # of each category it would be the same page again
+            ;;
     esac
 done
 
@@ -103,6 +108,7 @@ while IFS= read -r category; do
 done <<<"$categories"
 if [ -z "$check" ] && [ ${#done[@]} -gt 0 ]; then
     PYTHONPATH=$here "$python" -m evaluation.tables "$output" --dataset "$dataset" "${done[@]}" || table=$?
+    [ -z "$report" ] || "$python" "$here/report.py" "$output" >&2 || table=$?
 fi
 failed=$(cd "$claims" && for f in */failed; do [ -e "$f" ] && echo "${f%/failed}"; done | paste -sd' ')
 if [ -n "$failed" ]; then

@@ -15,7 +15,7 @@ from torch.nn import functional as F
 from benchmarks.memory import peak_memory
 from benchmarks.timing import repeated, time_blocks
 from evaluation.evaluation import versions
-from utils.devices import Compute
+from utils.devices import Compute, processor_name
 
 MATRIX_SIDES = {"cuda": 8192, "cpu": 2048}  # large enough to be bound by arithmetic
 MATRIX_REPEATS = 10
@@ -23,11 +23,8 @@ MATRIX_REPEATS = 10
 
 def machine(compute: Compute | None = None) -> dict:
     """Describe this machine, and the device that was used."""
-    name = platform.processor() or platform.machine()
-    if Path("/proc/cpuinfo").is_file():
-        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
-        name = next((x.split(":")[1].strip() for x in lines if x.startswith("model name")), name)
-    found = {"processor": name, "cores": os.cpu_count(), "system": platform.system(), **versions()}
+    found = {"processor": processor_name(), "cores": os.cpu_count(), "system": platform.system()}
+    found |= versions()
     if compute:
         found |= {"device": compute.device.type, "threads": torch.get_num_threads()}
         if compute.device.type == "cuda":

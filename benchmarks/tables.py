@@ -122,6 +122,14 @@ def print_deployment(result: dict) -> None:
         print_table(header, body)
 
 
+def print_report(result: dict) -> None:
+    """Print how long a page takes to write and to open, and its size."""
+    header = ["images", "seconds to write", "seconds to open", "MB"]
+    times = [spread(result, name) for name in ("seconds_to_write", "seconds_to_open")]
+    size = f"{result['page_bytes'] / 1e6:.1f}"
+    print_table(header, [(result["settings"]["images"], *times, size)])
+
+
 def spread(row: dict, name: str) -> str:
     """Return a median with its spread."""
     return f"{row[name]:.2f} ({row[f'{name}_min']:.2f}-{row[f'{name}_max']:.2f})"

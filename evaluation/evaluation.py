@@ -30,7 +30,7 @@ from scoring.scorer import SCORE, Scorer
 from scoring.stream import ScoreFiles
 from scoring.thresholds import good_scores, map_threshold, promised_rate
 from utils.commands import printable, say
-from utils.devices import Compute
+from utils.devices import Compute, device_name
 from utils.files import written_aside
 from utils.options import deciding
 from utils.runs import Run
@@ -235,6 +235,7 @@ def evaluate(
             "evaluation": time.perf_counter() - begun,
             "scoring_per_image": seconds,
         },
+        "device": device_name(compute.device),
         "precision": compute.precision,
         "versions": versions(),
         "seed": seed,

@@ -181,7 +181,7 @@ def _curve(
     return np.stack(points, 1).transpose(2, 1, 0).reshape(-1, 2)
 
 
-def _thinned(curve: np.ndarray, step: float) -> np.ndarray:
+def thinned(curve: np.ndarray, step: float) -> np.ndarray:
     """Keep the first point, and the last in each band of FPR + (s)PRO that is `step` wide.
 
     From one kept point the curve goes straight into the next one's band and stays within it, so it
@@ -201,6 +201,6 @@ def _join(parts: list[PartialMetrics | None]) -> Localization | None:
     areas = {limit: sum(p.areas[limit] for p in present) / limit for limit in present[0].areas}
     starts = np.cumsum([0.0, *(part.spro for part in present)])
     curves = [np.add(p.curve, (0, spro)) for p, spro in zip(present, starts[:-1], strict=True)]
-    curve = _thinned(np.concatenate([[(0, 0)], *curves, [(1, starts[-1])]]), COARSE)
+    curve = thinned(np.concatenate([[(0, 0)], *curves, [(1, starts[-1])]]), COARSE)
     points = list(dict.fromkeys(map(tuple, curve.tolist())))
     return Localization(sum(p.pixel_auroc for p in present), areas, points)

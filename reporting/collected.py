@@ -1,12 +1,18 @@
 """What a report is of: the metrics and every image's result of each evaluated category."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
+from datetime import datetime, timezone
 from pathlib import Path
 
 from data.catalog import DATASETS
-from data.samples import InputError, noted
+from data.samples import InputError, noted, require_file
+from evaluation import compared
+from evaluation.groups import grouped
 from evaluation.results import UNLABELLED, ImageResult, read_results_file
-from evaluation.tables import Results, read_metrics
+from evaluation.tables import read_metrics
+from reporting.validation import check_results, whole_metrics
 from utils.runs import Run
 
 
@@ -19,12 +25,21 @@ class Evaluated:
     results: list[ImageResult] = field(default_factory=list)  # none where they cannot be read
 
     @property
+    def written(self) -> datetime:
+        """When it was evaluated, by its metrics file."""
+        return datetime.fromtimestamp(self.run.metrics_file.stat().st_mtime, timezone.utc)
+
+    @property
     def labelled(self) -> list[ImageResult]:
         return [result for result in self.results if result.split != UNLABELLED]
 
     @property
     def unlabelled(self) -> list[ImageResult]:
         return [result for result in self.results if result.split == UNLABELLED]
+
+
+Categories = dict[str, Evaluated]  # category -> what an output folder has of it
+Models = dict[str, list[Categories]]  # what tells models apart, or "" -> their runs
 
 
 def collect(outputs: list[Path]) -> tuple[list[Evaluated], list[str]]:
@@ -34,8 +49,8 @@ def collect(outputs: list[Path]) -> tuple[list[Evaluated], list[str]]:
     """
     found: list[Evaluated] = []
     faults: list[str] = []
-    for output in dict.fromkeys(outputs):
-        paths = sorted((output / "metrics").glob("*/*.json"))
+    for output in distinct(outputs, faults):
+        paths = sorted((output / "metrics").glob("*/[!.]*.json"))
         paths = [path for path in paths if path.parent.name in DATASETS]
         if not paths:
             faults.append(f"{output} holds no metrics: evaluate it with inference.py")
@@ -47,27 +62,68 @@ def collect(outputs: list[Path]) -> tuple[list[Evaluated], list[str]]:
     return found, faults
 
 
+def distinct(outputs: list[Path], faults: list[str]) -> list[Path]:
+    """Return each folder once: named twice, it would be two models or two seeds."""
+    first: dict[Path, Path] = {}
+    for output in outputs:
+        known = first.setdefault(output.resolve(), output)
+        if known is not output:
+            faults.append(f"{output} is {known} once more: it counts once")
+    return [*first.values()]
+
+
 def evaluated(run: Run, faults: list[str]) -> Evaluated:
     """Read one category's metrics and results; those may lack, as a fault says.
 
-    Raises InputError for damaged metrics.
+    Both are as `reporting.validation` wants them. Raises InputError for damaged metrics.
     """
-    metrics = read_metrics(run.metrics_file)
-    if "glae" not in metrics:
-        raise InputError(f"{run.metrics_file} is damaged: evaluate it again")
+    with damage_named(run.metrics_file):
+        require_file(run.metrics_file)
+        metrics = whole_metrics(read_metrics(run.metrics_file), run.dataset)
     results: list[ImageResult] = []
-    if run.results_file.exists():
-        with noted(faults):
-            results = read_results_file(run.results_file)
-    else:
+    if not run.results_file.exists():
         faults.append(f"there is no {run.results_file}: evaluate it again with inference.py")
+        return Evaluated(run, metrics)
+    with noted(faults), damage_named(run.results_file):
+        found = read_results_file(run.results_file)
+        check_results(found, metrics["glae"])
+        results = found
     return Evaluated(run, metrics, results)
 
 
-def by_output(found: list[Evaluated]) -> dict[Path, Results]:
-    """Return each output folder's results, as `evaluation.tables` takes them."""
-    outputs: dict[Path, Results] = {}
+@contextmanager
+def damage_named(path: Path) -> Iterator[None]:
+    """Turn what a damaged file raises into an InputError that names it."""
+    try:
+        yield
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise InputError(f"{path} is damaged: evaluate it again ({error})") from error
+
+
+def models_of(found: list[Evaluated]) -> Models:
+    """Return what was evaluated of one dataset by what tells models apart: see `grouped`."""
+    outputs: dict[Path, Categories] = {}
     for one in found:
-        of_output = outputs.setdefault(one.run.output, {})
-        of_output.setdefault(one.run.dataset, {})[one.run.subdataset] = one.metrics
-    return outputs
+        outputs.setdefault(one.run.output, {})[one.run.subdataset] = one
+    runs = [*outputs.values()]
+    measured = [{name: one.metrics for name, one in run.items()} for run in runs]
+    return {
+        name: [run for run, metrics in zip(runs, measured, strict=True) if is_in(metrics, group)]
+        for name, group in grouped(measured).items()
+    }
+
+
+def as_stored(models: Models) -> compared.Models:
+    """Return models' metrics and results, as the evaluation's own tables take them."""
+    return {
+        model: [
+            {name: one.metrics | {compared.IMAGES: one.results} for name, one in run.items()}
+            for run in runs
+        ]
+        for model, runs in models.items()
+    }
+
+
+def is_in(metrics: dict, group: list[dict]) -> bool:
+    """Tell whether these very metrics are in a group: a copied folder's are equal."""
+    return any(metrics is other for other in group)

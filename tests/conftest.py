@@ -5,7 +5,9 @@ import os
 import signal
 import subprocess
 import sys
+import warnings
 from pathlib import Path
+from types import ModuleType
 
 import numpy as np
 import pytest
@@ -16,6 +18,7 @@ from PIL import Image
 from models.building import build_detector
 from models.detector import Detector
 from models.pdn import pdn_small
+from utils import commands
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 SHARED = REPOSITORY.parent / "shared"
@@ -178,6 +181,26 @@ def run_command():
         )
 
     return run
+
+
+@pytest.fixture
+def outcome(monkeypatch, capfd):
+    """Run a script in this process; return its exit code, its results and its error lines."""
+
+    def call(script: ModuleType, line: list) -> tuple[int, str, list[str]]:
+        former = signal.getsignal(signal.SIGTERM)
+        try:
+            with monkeypatch.context() as patch, warnings.catch_warnings():
+                patch.setattr(sys, "argv", [f"{script.__name__}.py", *map(str, line)])
+                code = commands.run_command(script.main, script.get_parser)
+        finally:
+            signal.signal(signal.SIGTERM, former)
+        out, err = capfd.readouterr()
+        assert "Traceback" not in err
+        lines = [text.strip() for text in err.replace("\r", "\n").splitlines()]
+        return code, out, [text for text in lines if text.startswith("error: ")]
+
+    return call
 
 
 @pytest.fixture

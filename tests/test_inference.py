@@ -17,7 +17,7 @@ from data.samples import InputError
 from models.pdn import pdn_small
 from tests.conftest import REPOSITORY, SIZE, fill, make_mvtec_ad, make_product
 from tests.running_main import run_main
-from utils.devices import supports
+from utils.devices import processor_name, supports
 from utils.presets import parse
 from utils.runs import Run
 
@@ -81,7 +81,8 @@ def test_a_detector_is_scored_as_it_was_trained_unless_asked_otherwise(
     run.save_detector(detector, "glae", "small", size, trained)
     only = ["--dataset", "mvtec_ad", "--no_maps", "--precision", asked]
     assert run_inference(tmp_path / "output", *only) == 0
-    assert json.loads(run.metrics_file.read_text())["glae"]["precision"] == used
+    found = json.loads(run.metrics_file.read_text())["glae"]
+    assert (found["precision"], found["device"]) == (used, processor_name())
 
 
 def test_the_batch_size_of_scoring_does_not_change_the_numbers(world, tmp_path):

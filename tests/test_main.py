@@ -196,10 +196,11 @@ def test_a_teacher_that_ships_goes_by_its_size(product, tmp_path, more, size):
     assert torch.equal(next(detector.teacher.parameters()), next(shipped.parameters()))
 
 
-def test_starting_loads_neither_torchvision_nor_scikit_learn(run_command):
-    """Together they take longer than torch, and a wrong option should be told at once."""
+def test_starting_loads_neither_torchvision_nor_scikit_learn_nor_what_draws_pages(run_command):
+    """The first two take longer than torch, and a wrong option should be told at once."""
     code = (
-        "import sys, main, inference; sys.exit(len({'torchvision', 'sklearn'} & set(sys.modules)))"
+        "import sys, main, inference; "
+        "sys.exit(len({'torchvision', 'sklearn', 'jinja2', 'plotly'} & set(sys.modules)))"
     )
     assert run_command(["-c", code], cwd=REPOSITORY).returncode == 0
 

@@ -23,6 +23,7 @@ import inference
 import main
 import predict
 import pretrain
+import report
 from models.backbone import published_weights
 from models.pdn import pdn_medium, pdn_small
 from models.recipe import PUBLISHED
@@ -60,6 +61,7 @@ BEFORE = dict.fromkeys(
 BEFORE["metrics.md"] = TRAINED
 AFTER = {
     "experts.md": ["output_statistics/results.csv", "output_three/demo.png"],
+    "report.md": ["output/report/index.html", "report/index.html"],
     "README.md": ["output/results.csv", "output/demo.png", "seen.csv", "seen/lot/001.png"],
     "deploy.md": ["seen/lot/001.png", "output/exports/folder/my_product/detector.bin"],
     "predict.md": [
@@ -89,6 +91,7 @@ SMALLER = {
     "predict.py": "--workers 1",
     "calibrate.py": "--workers 1",
     "export.py": "",
+    "report.py": "--workers 1",
     "benchmark.py train": "--image_size 64 --steps 1 --warm_up 4 --repeats 1 --workers 1",
     "benchmark.py inference": "--image_size 64 --steps 1 --warm_up 4 --repeats 1",
     "benchmark.py evaluation": "--images 2 4 --repeats 1 --workers 1",
@@ -111,9 +114,10 @@ def home(tmp_path) -> Path:
     home = tmp_path / "clone"
     home.mkdir()
     scripts = ("main.py", "inference.py", "predict.py", "calibrate.py", "export.py", "pretrain.py")
+    scripts += ("report.py", "benchmark.py", "sweep.sh")
     rooms = ("distillation", "prediction", "training", "evaluation", "deployment", "scoring")
-    rooms += ("utils", "data", "models", "benchmarks", "configs")
-    for name in (*scripts, "benchmark.py", "sweep.sh", *rooms):
+    rooms += ("reporting", "utils", "data", "models", "benchmarks", "configs")
+    for name in (*scripts, *rooms):
         copy = shutil.copytree if (REPOSITORY / name).is_dir() else shutil.copy
         copy(REPOSITORY / name, home / name)
     make_mvtec_loco(home / "path" / "mvtec_loco", "screw_bag")
@@ -223,7 +227,7 @@ def test_a_reader_finds_everything_in_150_lines():
 
 def test_every_option_that_is_named_is_one():
     known = {"--sorted_path"}  # of the reader that docs/research.md adds
-    scripts = (main, inference, predict, calibrate, export, pretrain)
+    scripts = (main, inference, predict, calibrate, export, report, pretrain)
     for parser in (script.get_parser() for script in scripts):
         known |= parser._option_string_actions.keys()
     for command in benchmark.get_parser()._subparsers._group_actions[0].choices.values():
@@ -284,7 +288,7 @@ def test_every_command_of_a_page_works_in_its_order(home, page):
 
 
 def test_every_page_and_every_kind_of_command_is_among_them():
-    pages = ["deploy.md", "experts.md", "metrics.md", "predict.md", "reproduce.md"]
+    pages = ["deploy.md", "experts.md", "metrics.md", "predict.md", "report.md", "reproduce.md"]
     pages += ["research.md", "runtimes.md", "speed.md", "streams.md", "teachers.md"]
     assert list(PAGES) == ["README.md", *pages, "thresholds.md"]
     assert all(shown(script) for script in SMALLER)

@@ -49,12 +49,16 @@ def test_a_sweep_skips_what_is_finished_and_outlives_a_failure(world, tmp_path):
     victim.write_bytes(whole)
     trained = Run(tmp_path / "out", "mvtec_ad", "tile").detector_file
     before = trained.stat().st_mtime_ns
-    second = sweep(world, tmp_path / "out")
+    second = sweep(world, tmp_path / "out", "--report")
     assert second.returncode == 0, second.stderr
     assert "tile: finished already" in second.stderr
     assert trained.stat().st_mtime_ns == before
     assert [name in second.stdout for name in ("bottle", "cable", "tile")] == [True] * 3
     assert second.stdout.splitlines()[-1].startswith("mean")
+    page = tmp_path / "out" / "report" / "index.html"
+    assert second.stderr.splitlines()[-1] == str(page)
+    assert second.stderr.count("index.html") == 1  # and not of each category
+    assert all(name in page.read_text() for name in ("bottle", "cable", "tile"))
 
 
 @pytest.mark.slow

@@ -7,7 +7,7 @@ import shlex
 import signal
 import sys
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 
 from PIL import Image
@@ -86,6 +86,15 @@ def explained(error: Exception, options: argparse.Namespace) -> list[str]:
 def printable(text: object) -> str:
     """Return a text as one line that a terminal shows as it is, whatever a file is called."""
     return "".join(c if c.isprintable() else " " for c in str(text)).strip()
+
+
+def exit_code(faults: Iterable[str]) -> int:
+    """Say on stderr each of the faults that stopped nothing; return 2, where there is none 0."""
+    code = 0
+    for fault in faults:
+        say(f"error: {printable(fault)}")
+        code = 2
+    return code
 
 
 def run_command(main: Callable, get_parser: Callable[[], Parser]) -> int:

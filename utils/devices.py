@@ -2,9 +2,11 @@
 
 import argparse
 import contextlib
+import platform
 import re
 import warnings
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 import torch
 from torch import nn
@@ -75,6 +77,22 @@ def as_trained(compute: Compute, asked: str, trained: str) -> Compute:
     if asked == "auto" and supports(trained, compute.device):
         return replace(compute, precision=trained)
     return compute
+
+
+def device_name(device: torch.device) -> str:
+    """Return what a device is called: a GPU's model, or the processor's."""
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    return processor_name() if device.type == "cpu" else device.type
+
+
+def processor_name() -> str:
+    """Return what the processor is called, as far as the system says."""
+    name = platform.processor() or platform.machine()
+    if Path("/proc/cpuinfo").is_file():
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+        name = next((x.split(":")[1].strip() for x in lines if x.startswith("model name")), name)
+    return name
 
 
 def pick_compiler(options: argparse.Namespace, device: torch.device) -> str:

@@ -18,7 +18,8 @@ COMPILERS = ("auto", "none", "graph")
 MOST = {"workers": 1024, "batch_size": 2**16, "scoring_batch_size": 2**16, "seed": 2**63 - 1}
 MOST_OTHERS = 10**9  # of any number: more is a slip
 EPILOG = "examples:"
-FLAGS = ("resume", "overwrite", "check", "debug")  # of one invocation: never stored with a run
+# of one invocation: never stored with a run
+FLAGS = ("resume", "overwrite", "check", "report", "debug")
 # Options that may differ when a run is resumed, and make it no other model: where things lie, what
 # computes. A checkpoint knows its teacher.
 MAY_CHANGE = {"workers", "device", "device_gpu", "output_dir", "weights", "imagenet_train_path"}
@@ -236,6 +237,8 @@ def add_run_options(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--overwrite", action="store_true", help="replace an earlier run")
     text = "read all that the run needs, report every fault, compute nothing"
     group.add_argument("--check", action="store_true", help=text)
+    text = "in the end write a page of all that was evaluated in --output_dir, as report.py does"
+    group.add_argument("--report", action="store_true", help=text)
 
 
 def add_config_option(parser: argparse.ArgumentParser) -> None:

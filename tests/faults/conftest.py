@@ -1,10 +1,6 @@
 """What the fault suite shares: a world of images, and what an undisturbed run makes of it."""
 
-import signal
-import sys
-import warnings
 from pathlib import Path
-from types import ModuleType
 
 import pytest
 import torch
@@ -14,7 +10,6 @@ from models.pdn import pdn_small
 from tests.conftest import make_product
 from tests.distillation import distilling
 from tests.faults.running import command, finish, make_world, run_of
-from utils.commands import run_command
 from utils.presets import parse
 from utils.runs import Run
 
@@ -58,23 +53,3 @@ def trained(tmp_path_factory) -> tuple[list[str], Path]:
 def small_world(tmp_path_factory) -> Path:
     """Photographs and a backbone, of which a teacher is distilled."""
     return distilling.make_world(tmp_path_factory.mktemp("small_world"), 6)
-
-
-@pytest.fixture
-def outcome(monkeypatch, capfd):
-    """Run a script in this process; return its exit code, its results and its error lines."""
-
-    def call(script: ModuleType, line: list) -> tuple[int, str, list[str]]:
-        former = signal.getsignal(signal.SIGTERM)
-        try:
-            with monkeypatch.context() as patch, warnings.catch_warnings():
-                patch.setattr(sys, "argv", [f"{script.__name__}.py", *map(str, line)])
-                code = run_command(script.main, script.get_parser)
-        finally:
-            signal.signal(signal.SIGTERM, former)
-        out, err = capfd.readouterr()
-        assert "Traceback" not in err
-        lines = [text.strip() for text in err.replace("\r", "\n").splitlines()]
-        return code, out, [text for text in lines if text.startswith("error: ")]
-
-    return call

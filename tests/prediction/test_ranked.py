@@ -177,7 +177,7 @@ def test_what_has_changed_since_the_evaluation_is_named_and_the_others_are_drawn
 
 
 def test_what_is_not_drawn_has_a_line_and_its_category_a_row(run, monkeypatch, capsys):
-    monkeypatch.setattr(inference, "draw_ranked", lambda *_: ["a.png is gone"])
+    monkeypatch.setattr("prediction.trained.draw_ranked", lambda *_: ["a.png is gone"])
     assert inference.main(options_of(run.output, "--pictures")) == 2
     shown = capsys.readouterr()
     assert f"error: folder/bolt in {run.output}: a.png is gone\n" in shown.err

@@ -70,13 +70,14 @@ def write_output(
     threshold: float,
     category: str = "bolt",
     seed: int = 0,
+    dataset: str = "folder",
     **options: object,
 ) -> Run:
-    """Write metrics and results as of an evaluation of a `folder` product; return its run.
+    """Write metrics and results as of an evaluation by AU-PRO; return its run.
 
     `scores` has those of each defect's images, and of the good ones; `options` decided the result.
     """
-    run, rng = Run(output, "folder", category), np.random.default_rng(seed)
+    run, rng = Run(output, dataset, category), np.random.default_rng(seed)
     kept = np.sort(rng.normal(0, 1, 99))  # of held-out good images
     results = [
         ImageResult(

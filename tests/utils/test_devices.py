@@ -1,12 +1,13 @@
 """Device, precision and speed options: what is asked for is used, or refused by name."""
 
 import argparse
+from pathlib import Path
 
 import pytest
 import torch
 
 from data.samples import InputError
-from utils.devices import Compute, pick_compute, pick_device, pick_precision
+from utils.devices import Compute, device_name, pick_compute, pick_device, pick_precision
 
 
 def options(device: str = "auto", device_gpu: int | None = None, precision: str = "auto", **more):
@@ -17,6 +18,14 @@ def options(device: str = "auto", device_gpu: int | None = None, precision: str 
 
 def test_the_cpu_can_be_asked_for():
     assert pick_device(options("cpu")) == torch.device("cpu")
+
+
+def test_a_cpu_is_called_by_its_model_where_the_system_tells_it():
+    info = Path("/proc/cpuinfo")
+    if not info.is_file() or "model name" not in info.read_text():
+        pytest.skip("the system does not tell it")
+    assert f": {device_name(torch.device('cpu'))}\n" in info.read_text()
+    assert device_name(torch.device("mps")) == "mps"
 
 
 @pytest.mark.parametrize("name", ["gpu", "cuda:x", "", "cpu:0:1"])

@@ -13,6 +13,7 @@ import inference
 import main
 import predict
 import pretrain
+import report
 from data.samples import InputError
 from tests.conftest import REPOSITORY
 from training.preparation import check
@@ -170,7 +171,7 @@ def test_every_option_has_a_place_in_the_help(script):
 
 @pytest.mark.parametrize(
     "script",
-    [main, inference, predict, calibrate, export, pretrain, benchmark],
+    [main, inference, predict, calibrate, export, report, pretrain, benchmark],
     ids=lambda s: s.__name__,
 )
 def test_help_ends_with_examples_that_are_commands_of_the_script(script):

@@ -1,0 +1,167 @@
+"""Galleries in a browser: they filter, order, enlarge, go on by keys, close; names are text."""
+
+import pytest
+import torch
+
+import report
+from evaluation.results import read_results_file
+from reporting.collected import collect
+from reporting.gallery import all_galleries
+from reporting.page import write_page
+from utils.devices import Compute
+
+SCORES = {"good": [0.1, 3.0, 0.9], "dent": [0.5, 5.0], "scratch": [0.2, 1.1]}
+WORST_FIRST = ["scratch/00000", "dent/00000", "good/00001", "good/00002", "scratch/00001"]
+WORST_FIRST += ["good/00000", "dent/00001"]  # by hand, at a threshold of 1
+HOSTILE = (
+    "\"><script>alert(1)</script>'&amp;<img src=x onerror=alert(2)>\u202egnp.\u2066 " + 200 * "é"
+)
+
+
+@pytest.fixture
+def show(open_page, tmp_path):
+    """What opens the page of an output folder, with galleries."""
+
+    def open_gallery(output, *given: str, width: int = 1400):
+        options = report.get_parser().parse_args(["--workers", "2", *given])
+        found, faults = collect([output])
+        galleries = all_galleries(found, options, Compute(torch.device("cpu")), faults)
+        write_page(tmp_path / "index.html", found, faults, galleries)
+        page = open_page(tmp_path / "index.html", width)
+        page.locator(".gallery").first.scroll_into_view_if_needed()
+        return page
+
+    return open_gallery
+
+
+@pytest.fixture
+def page(show, make_output, tmp_path):
+    """A page of images that are no longer there: their names and scores are."""
+    make_output(tmp_path / "out", SCORES, 1.0)
+    page = show(tmp_path / "out")
+    page.wait_for_selector(".gallery li")
+    return page
+
+
+def listed(page) -> list[str]:
+    names = page.locator(".gallery li bdi").all_inner_texts()
+    return [name.removesuffix(".png") for name in names]
+
+
+def test_images_stand_in_the_order_that_is_chosen(page):
+    assert listed(page) == WORST_FIRST
+    page.get_by_label("Order").select_option("highest score first")
+    assert listed(page)[:3] == ["dent/00001", "good/00001", "scratch/00001"]
+    page.get_by_label("Order").select_option("lowest score first")
+    assert listed(page)[:3] == ["good/00000", "scratch/00000", "dent/00000"]
+    page.get_by_label("Order").select_option("by name")
+    assert listed(page) == sorted(WORST_FIRST)
+    page.get_by_label("Order").select_option("random")
+    assert sorted(listed(page)) == sorted(WORST_FIRST) != listed(page)
+
+
+def test_a_gallery_is_a_press_of_a_button(page):
+    for name, shown in {
+        "Worst misses (2)": ["scratch/00000", "dent/00000"],
+        "Worst false alarms (1)": ["good/00001"],
+        "Best hits (2)": ["dent/00001", "scratch/00001"],
+        "Worst first": WORST_FIRST,
+    }.items():
+        button = page.get_by_role("button", name=name)
+        button.click()
+        assert listed(page) == shown
+        assert button.get_attribute("aria-pressed") == "true"
+        assert page.locator("[aria-pressed=true]").count() == 1
+
+
+def test_images_are_filtered_by_defect_and_outcome_and_their_number_is_told(page):
+    page.get_by_label("Defect").select_option("dent")
+    assert listed(page) == ["dent/00000", "dent/00001"]
+    page.get_by_label("Outcome").select_option("found (2)")
+    assert listed(page) == ["dent/00001"]
+    assert page.get_by_role("status").inner_text() == "1 of 7 images"
+    page.get_by_label("Outcome").select_option("passed (2)")
+    assert listed(page) == []
+    assert page.get_by_role("status").inner_text() == "0 of 7 images"
+
+
+def test_an_image_is_enlarged_and_keys_go_on_and_close(page, tmp_path):
+    cards, dialog = page.locator(".gallery li button"), page.get_by_role("dialog")
+    cards.nth(1).focus()
+    page.keyboard.press("Enter")
+    assert dialog.get_by_role("heading").inner_text() == "dent/00000.png"
+    results = read_results_file(tmp_path / "out" / "results" / "folder" / "bolt.csv")
+    p = next(one.p_value for one in results if one.image == "dent/00000.png")
+    told = dialog.locator("dd").all_inner_texts()
+    assert told == ["missed", "dent", "good", "0.5", f"{p:g}", "2 of 7"]
+    for key, place in (("Right", 2), ("Left", 1), ("Left", 0), ("Left", -1)):  # and round
+        page.keyboard.press(f"Arrow{key}")
+        assert dialog.get_by_role("heading").inner_text() == f"{WORST_FIRST[place]}.png"
+    page.keyboard.press("Escape")
+    assert not dialog.is_visible()
+    assert cards.last.evaluate("card => card === document.activeElement")  # of what was seen last
+
+
+def test_buttons_go_on_too_and_a_click_beside_an_image_closes(page):
+    dialog = page.get_by_role("dialog")
+    page.locator(".gallery li").first.click()
+    dialog.get_by_role("button", name="Next").click()
+    assert dialog.get_by_role("heading").inner_text() == "dent/00000.png"
+    dialog.get_by_role("button", name="Previous").click()
+    assert dialog.get_by_role("heading").inner_text() == "scratch/00000.png"
+    page.mouse.click(5, 5)
+    assert not dialog.is_visible()
+    page.locator(".gallery li").first.click()
+    dialog.get_by_role("button", name="Close").click()
+    assert not dialog.is_visible()
+
+
+def test_image_truth_and_maps_stand_side_by_side(alone, show):
+    page = show(alone.output, width=400)
+    page.wait_for_selector(".gallery li")
+    card = page.locator(".gallery li", has_text="stain/000.png")
+    labels = card.locator(".gallery-panel").all_inner_texts()
+    assert [label.split()[0] for label in labels if label.split()] == [
+        "image", "truth", "map", "position", "composition"
+    ]  # fmt: skip
+    card.click()
+    assert page.get_by_role("dialog").locator("path.truth").count() == 1
+    loaded = "all => all.length > 4 && all.every(one => one.naturalWidth > 0)"
+    assert page.locator(".gallery img").evaluate_all(loaded)
+    assert page.evaluate("document.documentElement.scrollWidth") == 400
+
+
+def test_images_are_put_into_the_page_as_they_come_into_view(make_output, show, tmp_path):
+    for category in "abc":
+        make_output(tmp_path / "out", {"good": [n / 300 for n in range(300)]}, 2.0, category)
+    page = show(tmp_path / "out", "--gallery", "250")
+    first, last = page.locator(".gallery").first, page.locator(".gallery").last
+    assert first.get_by_role("status").inner_text() == "250 of 250 images, chosen of 300"
+    first.locator("li").first.wait_for()
+    before = first.locator("li").count()
+    assert 0 < before < 250
+    assert last.locator("li").count() == 0
+    first.locator("li").last.scroll_into_view_if_needed()
+    page.wait_for_function(
+        f"document.querySelectorAll('.gallery:first-of-type li').length > {before}"
+    )
+    last.scroll_into_view_if_needed()
+    last.locator("li").first.wait_for()
+
+
+def test_hostile_names_are_text(make_output, show, tmp_path):
+    make_output(tmp_path / "out", {"good": [0.1], HOSTILE: [0.5, 3.0]}, 1.0)
+    page = show(tmp_path / "out")
+    page.wait_for_selector(".gallery li")
+    assert page.get_by_label("Defect").locator("option").all_text_contents()[1:] == [
+        HOSTILE,
+        "good",
+    ]
+    page.get_by_label("Defect").select_option(index=1)
+    assert page.locator(".gallery li bdi").all_text_contents() == [
+        f"{HOSTILE}/{number:05}.png" for number in range(2)
+    ]
+    page.locator(".gallery li").first.click()
+    assert page.get_by_role("dialog").get_by_text(HOSTILE, exact=True).count() == 1
+    assert page.locator("img[src=x], .gallery script:not([type])").count() == 0
+    assert page.evaluate("document.documentElement.scrollWidth") == 1400
