@@ -142,14 +142,13 @@ def test_images_are_put_into_the_page_as_they_come_into_view(make_output, show, 
     assert 0 < before < 250
     assert last.locator("li").count() == 0
     first.locator("li").last.scroll_into_view_if_needed()
-    number = "document.querySelector('.gallery ol').children.length"
-    page.wait_for_function(f"{number} > {before}")
-    more = page.evaluate(number)
+    first.locator("li").nth(before).wait_for()
+    more = first.locator("li").count()
     last.scroll_into_view_if_needed()
     last.locator("li").first.wait_for()
     first.scroll_into_view_if_needed()
     page.wait_for_timeout(100)
-    assert page.evaluate(number) >= more  # it was not begun again
+    assert first.locator("li").count() >= more  # it was not begun again
 
 
 def test_hostile_names_are_text(make_output, show, tmp_path):
