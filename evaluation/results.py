@@ -3,6 +3,7 @@
 import csv
 import io
 import math
+from collections.abc import Iterable
 from pathlib import Path
 from typing import NamedTuple
 
@@ -12,6 +13,7 @@ from utils.files import written_aside
 FIELDS = ("image", "split", "defect", "score", "p_value", "verdict", "seconds")
 NEEDED = {*FIELDS} - {"split", "seconds"}  # which an earlier version did not write
 TEST, UNLABELLED = "test", "unlabelled"  # splits
+MISSED, FALSE_ALARM, FOUND, PASSED = "missed", "false alarm", "found", "passed"  # outcomes
 
 
 class ImageResult(NamedTuple):
@@ -31,9 +33,32 @@ class ImageResult(NamedTuple):
         return self.verdict == ANOMALOUS
 
     @property
-    def wrong(self) -> bool:
-        """Whether it is a missed defect or a false alarm."""
-        return self.split == TEST and self.anomalous == (self.defect == GOOD)
+    def outcome(self) -> str:
+        """How the verdict came out: an outcome, or of an image without a label the verdict."""
+        if self.split == UNLABELLED:
+            return self.verdict
+        if self.defect == GOOD:
+            return FALSE_ALARM if self.anomalous else PASSED
+        return FOUND if self.anomalous else MISSED
+
+
+def worst_first(results: Iterable[ImageResult], threshold: float) -> list[ImageResult]:
+    """Return results, the most wrong first.
+
+    Missed defects by rising score, false alarms by falling score, then the right ones, the nearest
+    to the threshold first; in the end those without a label, by falling score.
+    """
+
+    def place(result: ImageResult) -> tuple[int, float]:
+        if result.split == UNLABELLED:
+            return 3, -result.score
+        if result.outcome == MISSED:
+            return 0, result.score
+        if result.outcome == FALSE_ALARM:
+            return 1, -result.score
+        return 2, abs(result.score - threshold)
+
+    return sorted(results, key=place)
 
 
 def write_results(path: Path, results: list[ImageResult]) -> None:

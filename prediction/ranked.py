@@ -9,7 +9,15 @@ from data.images import decode, image_size, in_background
 from data.samples import ANOMALOUS, GOOD, MOST_BYTES, Category, InputError, Sample
 from evaluation.evaluation import regions_of
 from evaluation.maps import read_map
-from evaluation.results import UNLABELLED, ImageResult, read_results_file
+from evaluation.results import (
+    FALSE_ALARM,
+    FOUND,
+    MISSED,
+    PASSED,
+    ImageResult,
+    read_results_file,
+    worst_first,
+)
 from models.detector import Detector
 from prediction.pictures import write_picture
 from prediction.verdicts import Prediction, strongest_region
@@ -19,43 +27,15 @@ from utils.files import remove_parts
 from utils.progress import progress
 from utils.runs import Run
 
-MISSED, FALSE_ALARM, FOUND, PASSED = "missed", "false_alarm", "found", "passed"
 SUFFIX = ".png"
-OURS = re.compile(
-    rf"\d{{4,}}_({MISSED}|{FALSE_ALARM}|{FOUND}|{PASSED}|{ANOMALOUS}|{GOOD})_.*\{SUFFIX}"
-)
-
-
-def outcome(result: ImageResult) -> str:
-    """Return in a word how a verdict came out; of an image without a label the verdict."""
-    if result.split == UNLABELLED:
-        return result.verdict
-    if result.defect == GOOD:
-        return FALSE_ALARM if result.anomalous else PASSED
-    return FOUND if result.anomalous else MISSED
-
-
-def ranked(results: list[ImageResult], threshold: float) -> list[ImageResult]:
-    """Return results, the most wrong first.
-
-    Missed defects by rising score, false alarms by falling score, then the right ones, the nearest
-    to the threshold first; in the end those without a label, by falling score.
-    """
-
-    def how_right(result: ImageResult) -> tuple[int, float]:
-        if result.split == UNLABELLED:
-            return 3, -result.score
-        if not result.wrong:
-            return 2, abs(result.score - threshold)
-        return (1, -result.score) if result.defect == GOOD else (0, result.score)
-
-    return sorted(results, key=how_right)
+OUTCOMES = (MISSED, FALSE_ALARM, FOUND, PASSED, ANOMALOUS, GOOD)
+OURS = re.compile(rf"\d{{4,}}_({'|'.join(OUTCOMES)})_.*\{SUFFIX}".replace(" ", "_"))
 
 
 def picture_name(rank: int, result: ImageResult) -> str:
     """Return what a picture is called; a rank has one picture, so the rest may be cut."""
     _, *within = Path(result.image).with_suffix("").parts  # below the defect's folder
-    words = (f"{rank:04}", outcome(result), result.defect, *within)
+    words = (f"{rank:04}", result.outcome.replace(" ", "_"), result.defect, *within)
     name = printable("_".join(words)).encode()[: MOST_BYTES - len(SUFFIX)]
     return name.decode(errors="ignore") + SUFFIX
 
@@ -88,7 +68,7 @@ def draw_ranked(
     """
     samples = {sample.place.as_posix(): sample for sample in category.scored}
     threshold, of_map = metrics["glae"]["threshold"], metrics["glae"]["map_threshold"]
-    results = ranked(read_results_file(run.results_file), threshold)
+    results = worst_first(read_results_file(run.results_file), threshold)
     unseen, bits = detector.view.unseen.cpu().numpy(), int(detector.bits)
     ignored = unseen if unseen.size else None
 

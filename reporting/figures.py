@@ -4,16 +4,13 @@ from collections.abc import Iterator
 from typing import NamedTuple
 
 import scipy.stats
-from safetensors import SafetensorError, safe_open
 
 from data.samples import GOOD
 from evaluation.columns import columns
+from evaluation.verdicts import FEW_FOUND, HIGH_AUROC
 from reporting.collected import Evaluated
 from reporting.headline import GAP, percent
-from utils.runs import Run
 
-HIGH_AUROC = 0.8  # from which a threshold should find most defects
-FEW_FOUND = 0.5
 UNLIKELY = 0.025  # that chance gives as many false alarms: the upper end of a 95 % interval
 
 
@@ -90,7 +87,7 @@ def false_alarms(one: Evaluated, alarms: int, good: int) -> Figure:
     text += f"; at most {percent(promised)} % are promised"
     if alarms <= promised * good:
         return Figure(f"{text}, and kept.")
-    chance = chance_of(alarms, good, promised, held_out(one.run))
+    chance = chance_of(alarms, good, promised, one.metrics["glae"]["held_out"])
     if chance >= UNLIKELY:
         often = f"{100 * chance:.0f} % of cases"
         return Figure(f"{text}: in keeping with it, as chance gives that many in {often}.")
@@ -112,15 +109,6 @@ def chance_of(alarms: int, good: int, promised: float, held_out: int | None) -> 
         return float(scipy.stats.binom.sf(alarms - 1, good, promised))
     k = promised * (held_out + 1)
     return float(scipy.stats.betabinom.sf(alarms - 1, good, k, held_out + 1 - k))
-
-
-def held_out(run: Run) -> int | None:
-    """Return how many good images' scores the threshold is from; None where that is not known."""
-    try:
-        with safe_open(run.detector_file, "numpy") as file:
-            return file.get_slice("good_scores").get_shape()[-1] or None
-    except (OSError, SafetensorError):
-        return None
 
 
 def unreadable(one: Evaluated) -> Iterator[Figure]:

@@ -3,15 +3,22 @@
 import argparse
 import random
 from collections import Counter
-from collections.abc import Iterable
 from itertools import chain, zip_longest
 
 import numpy as np
 from PIL import Image
 
-from data.samples import GOOD, noted
+from data.samples import ANOMALOUS, GOOD, noted
 from evaluation.pictures import heat
-from evaluation.results import UNLABELLED, ImageResult
+from evaluation.results import (
+    FALSE_ALARM,
+    FOUND,
+    MISSED,
+    PASSED,
+    UNLABELLED,
+    ImageResult,
+    worst_first,
+)
 from reporting.collected import Evaluated
 from reporting.thumbnails import Thumbnail, thumbnails, webp
 from utils.devices import Compute
@@ -23,10 +30,8 @@ SHOWN = 200  # images of a category: some 3 MB
 SEED = 0  # of what is drawn at random: every run of a category shows the same images
 COLOURS = 256  # of the colour bar
 
-# What became of an image, in words.
-MISSED, FALSE_ALARM, FOUND, PASSED = "missed", "false alarm", "found", "passed"
-SUSPICIOUS, UNSUSPICIOUS = "no label, called anomalous", "no label, called good"
-OUTCOMES = (MISSED, FALSE_ALARM, FOUND, PASSED, SUSPICIOUS, UNSUSPICIOUS)
+CALLED = "no label, called "
+OUTCOMES = (MISSED, FALSE_ALARM, FOUND, PASSED, f"{CALLED}{ANOMALOUS}", f"{CALLED}{GOOD}")
 
 
 def add_gallery_options(parser: argparse.ArgumentParser) -> None:
@@ -42,28 +47,8 @@ def add_gallery_options(parser: argparse.ArgumentParser) -> None:
 
 def outcome(result: ImageResult) -> str:
     """Return what became of an image, one of OUTCOMES."""
-    if result.split == UNLABELLED:
-        return SUSPICIOUS if result.anomalous else UNSUSPICIOUS
-    if result.defect == GOOD:
-        return FALSE_ALARM if result.anomalous else PASSED
-    return FOUND if result.anomalous else MISSED
-
-
-def worst_first(results: Iterable[ImageResult], threshold: float) -> list[ImageResult]:
-    """Return results, the most wrong first.
-
-    Missed defects by rising score, false alarms by falling score, then the right ones, the nearest
-    to the threshold first; in the end those without a label, by falling score.
-    """
-
-    def how_right(result: ImageResult) -> tuple[int, float]:
-        if result.split == UNLABELLED:
-            return 3, -result.score
-        if not result.wrong:
-            return 2, abs(result.score - threshold)
-        return (1, -result.score) if result.defect == GOOD else (0, result.score)
-
-    return sorted(results, key=how_right)
+    unlabelled = result.split == UNLABELLED
+    return f"{CALLED}{result.verdict}" if unlabelled else result.outcome
 
 
 def at_random(results: list[ImageResult]) -> list[ImageResult]:

@@ -83,7 +83,8 @@ def literature(
     dataset: str, names: list[str], categories: list[str]
 ) -> tuple[list[Line], list[str]]:
     """Return what was published of these categories and of the dataset's mean, and its sources."""
-    known = published(dataset)
+    shown = {*categories, MEAN} if len(categories) > 1 else {*categories}  # else ours has no mean
+    known = [one for one in published(dataset) if one.category in shown]
     sources = [*dict.fromkeys(one.source for one in known)]
     count = len(DATASETS[dataset].categories)
     mean = MEAN if len(categories) == count else f"{MEAN} of all {count}"
@@ -96,7 +97,6 @@ def literature(
             note=one.note,
         )
         for one in known
-        if one.category in (*categories, MEAN)
     ]
     return lines, sources
 

@@ -18,10 +18,11 @@ def test_what_is_read_is_what_was_written(tmp_path):
     assert read_results_file(tmp_path / "results.csv") == RESULTS
 
 
-def test_missed_defects_and_false_alarms_are_wrong_and_nothing_unlabelled_is():
+def test_an_outcome_is_what_became_of_an_image_and_without_a_label_its_verdict():
     alarm = RESULTS[0]._replace(verdict=ANOMALOUS)
     missed = RESULTS[1]._replace(verdict=GOOD)
-    assert [r.wrong for r in (*RESULTS, alarm, missed)] == [False, False, False, True, True]
+    found = [result.outcome for result in (*RESULTS, alarm, missed)]
+    assert found == ["passed", "found", "anomalous", "false alarm", "missed"]
 
 
 def test_a_file_of_an_earlier_version_is_all_of_the_test_set(tmp_path):

@@ -16,7 +16,7 @@ import inference
 from data.samples import ANOMALOUS, GOOD, Category, InputError, Sample
 from evaluation.results import TEST, UNLABELLED, ImageResult
 from prediction.pictures import TRUTH
-from prediction.ranked import draw_ranked, ground_truth, picture_name, ranked
+from prediction.ranked import draw_ranked, ground_truth, picture_name
 from tests.conftest import fill
 from utils.labelling import load_test_set
 from utils.presets import parse
@@ -70,7 +70,7 @@ def test_the_most_wrong_comes_first_and_a_name_says_how_wrong_it_is():
     results = [*wanted.values()]
     for seed in range(9):
         mixed = [results[place] for place in np.random.default_rng(seed).permutation(10)]
-        found = ranked(mixed, THRESHOLD)
+        found = worst_first(mixed, THRESHOLD)
         assert [picture_name(*pair) for pair in enumerate(found, 1)] == [*wanted]
 
 

@@ -76,7 +76,8 @@ def test_a_threshold_by_mouse_and_keyboard_changes_the_numbers_to_those_by_hand(
     page.mouse.move(x, y)
     page.mouse.down()
     page.mouse.move(x + 300, y + 15, steps=4)
-    assert matrix(page) == shown(threshold_of(page)) != shown(1.0)  # while it is held
+    page.wait_for_function("document.querySelector('.scores [type=number]').value > 1")
+    assert matrix(page) == shown(threshold_of(page))  # while it is held
     page.mouse.move(x + 500, y + 15, steps=4)
     page.mouse.up()
     assert 3 < threshold_of(page) < 8

@@ -2,13 +2,11 @@
 
 import numpy as np
 import pytest
-import torch
-from safetensors.torch import save_file
 
 from data.samples import ANOMALOUS
 from evaluation.results import UNLABELLED, ImageResult
 from reporting.collected import Evaluated, collect
-from reporting.figures import chance_of, defects, figures, held_out
+from reporting.figures import chance_of, defects, figures
 
 COOKIES = {"good": [0.0, 0.1, 0.2, 0.9], "burnt": [0.5, 0.6, 0.7, 0.8], "cut": [0.5, 0.95]}
 
@@ -77,16 +75,6 @@ def test_the_chance_of_false_alarms_is_that_of_drawn_calibrations():
     for number in range(1, good + 1):
         drawn = (alarms >= number).mean()
         assert chance_of(number, good, k / (n + 1), n) == pytest.approx(drawn, abs=0.005)
-
-
-def test_the_number_of_held_out_images_is_the_detectors(evaluated):
-    one = evaluated(COOKIES, 0.5)
-    assert held_out(one.run) is None
-    one.run.folder.mkdir(parents=True)
-    save_file({"good_scores": torch.zeros(3, 17)}, one.run.detector_file)
-    assert held_out(one.run) == 17
-    one.run.detector_file.write_bytes(b"damaged")
-    assert held_out(one.run) is None
 
 
 def test_each_kind_of_defect_has_its_images_and_its_auroc(evaluated):

@@ -75,7 +75,7 @@ def test_a_gallery_is_a_press_of_a_button(page):
 
 
 def test_images_are_filtered_by_defect_and_outcome_and_their_number_is_told(page):
-    page.get_by_label("Defect").select_option("dent")
+    page.get_by_label("Defect", exact=True).select_option("dent")
     assert listed(page) == ["dent/00000", "dent/00001"]
     page.get_by_label("Outcome").select_option("found (2)")
     assert listed(page) == ["dent/00001"]
@@ -155,11 +155,11 @@ def test_hostile_names_are_text(make_output, show, tmp_path):
     make_output(tmp_path / "out", {"good": [0.1], HOSTILE: [0.5, 3.0]}, 1.0)
     page = show(tmp_path / "out")
     page.wait_for_selector(".gallery li")
-    assert page.get_by_label("Defect").locator("option").all_text_contents()[1:] == [
+    assert page.get_by_label("Defect", exact=True).locator("option").all_text_contents()[1:] == [
         HOSTILE,
         "good",
     ]
-    page.get_by_label("Defect").select_option(index=1)
+    page.get_by_label("Defect", exact=True).select_option(index=1)
     assert page.locator(".gallery li bdi").all_text_contents() == [
         f"{HOSTILE}/{number:05}.png" for number in range(2)
     ]
