@@ -14,7 +14,7 @@ from PIL import Image
 
 import inference
 from data.samples import ANOMALOUS, GOOD, Category, InputError, Sample
-from evaluation.results import TEST, UNLABELLED, ImageResult
+from evaluation.results import TEST, UNLABELLED, ImageResult, worst_first
 from prediction.pictures import TRUTH
 from prediction.ranked import draw_ranked, ground_truth, picture_name
 from tests.conftest import fill

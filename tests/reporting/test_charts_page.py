@@ -8,6 +8,7 @@ from reporting.collected import collect
 from reporting.page import write_page
 from tests.reporting.test_charts import keep, rates_by_hand
 
+playwright = pytest.importorskip("playwright.sync_api")
 GOOD_SCORES = [-1.0, 0.0, 0.5, 1.0, 2.0]
 DENT, HOLE = [1.5, 4.0, 6.0], [3.0, 8.0]
 TWO_DEFECTS = {"good": GOOD_SCORES, "dent": DENT, "hole": HOLE}
@@ -76,7 +77,7 @@ def test_a_threshold_by_mouse_and_keyboard_changes_the_numbers_to_those_by_hand(
     page.mouse.move(x, y)
     page.mouse.down()
     page.mouse.move(x + 300, y + 15, steps=4)
-    page.wait_for_function("document.querySelector('.scores [type=number]').value > 1")
+    playwright.expect(page.locator(".scores [type=number]")).not_to_have_value("1")
     assert matrix(page) == shown(threshold_of(page))  # while it is held
     page.mouse.move(x + 500, y + 15, steps=4)
     page.mouse.up()

@@ -8,6 +8,7 @@ from evaluation.results import read_results_file
 from reporting.collected import collect
 from reporting.gallery import all_galleries
 from reporting.page import write_page
+from tests.reporting.visiting import OPEN
 from utils.devices import Compute
 
 SCORES = {"good": [0.1, 3.0, 0.9], "dent": [0.5, 5.0], "scratch": [0.2, 1.1]}
@@ -28,6 +29,7 @@ def show(open_page, tmp_path):
         galleries = all_galleries(found, options, Compute(torch.device("cpu")), faults)
         write_page(tmp_path / "index.html", found, faults, galleries)
         page = open_page(tmp_path / "index.html", width)
+        page.evaluate(OPEN)
         page.locator(".gallery").first.scroll_into_view_if_needed()
         return page
 
@@ -75,7 +77,7 @@ def test_a_gallery_is_a_press_of_a_button(page):
 
 
 def test_images_are_filtered_by_defect_and_outcome_and_their_number_is_told(page):
-    page.get_by_label("Defect", exact=True).select_option("dent")
+    page.locator("[name=defect]").select_option("dent")
     assert listed(page) == ["dent/00000", "dent/00001"]
     page.get_by_label("Outcome").select_option("found (2)")
     assert listed(page) == ["dent/00001"]
@@ -155,11 +157,11 @@ def test_hostile_names_are_text(make_output, show, tmp_path):
     make_output(tmp_path / "out", {"good": [0.1], HOSTILE: [0.5, 3.0]}, 1.0)
     page = show(tmp_path / "out")
     page.wait_for_selector(".gallery li")
-    assert page.get_by_label("Defect", exact=True).locator("option").all_text_contents()[1:] == [
+    assert page.locator("[name=defect]").locator("option").all_text_contents()[1:] == [
         HOSTILE,
         "good",
     ]
-    page.get_by_label("Defect", exact=True).select_option(index=1)
+    page.locator("[name=defect]").select_option(index=1)
     assert page.locator(".gallery li bdi").all_text_contents() == [
         f"{HOSTILE}/{number:05}.png" for number in range(2)
     ]

@@ -179,13 +179,14 @@ def test_links_open_a_category_and_skip_to_the_content(make_output, show, tmp_pa
 
 
 def test_published_numbers_stand_beside_ours_and_are_marked(make_output, show, tmp_path):
-    make_output(tmp_path / "out", SCORES, 1.0, "bottle", dataset="mvtec_ad")
+    for category in ("bottle", "cable"):
+        make_output(tmp_path / "out", SCORES, 1.0, category, dataset="mvtec_ad")
     page = show("out")
-    ours, *others = body_of(page, "#dataset-0-headline")
-    assert ours[1] == "this model"
-    assert others
-    assert all("published" in method for _, method, *_ in others)
-    glae = next(row for row in others if row[1].startswith("GLAE\n"))
+    rows = body_of(page, "#dataset-0-headline")
+    ours = [row[0] for row in rows if row[1] == "this model"]
+    assert ours == ["bottle", "cable", "mean"]
+    assert all("published" in method for _, method, *_ in rows if method != "this model")
+    glae = next(row for row in rows if row[1].startswith("GLAE\n"))
     assert (glae[0], glae[2]) == ("mean of all 15", "98.2")
     page.locator(".published:visible a").first.click()
     assert page.locator(".sources li").first.is_visible()
