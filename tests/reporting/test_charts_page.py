@@ -37,7 +37,7 @@ def charts(make_output, open_page, tmp_path):
         for chart in page.locator(".charts .chart").all():
             chart.scroll_into_view_if_needed()
             chart.locator(".main-svg").first.wait_for()
-        page.evaluate("scrollTo(0, 0)")
+        page.locator(".chart").first.evaluate("one => one.scrollIntoView({ block: 'center' })")
         return page
 
     return show
