@@ -274,7 +274,7 @@ def test_every_command_of_a_page_works_in_its_order(home, page):
     provide_downloads(home)
     for command in (*BEFORE.get(page, ()), *filter(script_of, commands_of(PAGES[page]))):
         script = script_of(command)
-        for name in re.findall(r"output_(?:seed\d|glae|efficientad)", command):
+        for name in re.findall(r"output_(?:seed\d|glae|efficientad)\b", command):
             if not (home / name).exists():  # the reader has trained seeds, and two models
                 shutil.copytree(home / "output", home / name)
         if "--maps_dir" in command:
