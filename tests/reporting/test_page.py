@@ -137,8 +137,7 @@ def test_the_chosen_run_is_shown_and_what_it_differs_in_is_marked(make_output, s
     assert page.locator(".run:visible").count() == 1
     choice = page.get_by_label("Run", exact=True)
     assert (
-        choice.locator("option").first.inner_text()
-        == f"image_size [256], seed 0, {tmp_path / 'one'}"
+        choice.locator("option").first.inner_text() == f"image_size 256, seed 0, {tmp_path / 'one'}"
     )
     choice.select_option(index=1)
     assert page.locator(".run:visible").get_attribute("id") == "dataset-0-0-1"
