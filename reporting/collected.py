@@ -13,6 +13,7 @@ from evaluation.groups import grouped
 from evaluation.results import UNLABELLED, ImageResult, read_results_file
 from evaluation.tables import read_metrics
 from reporting.validation import check_results, whole_metrics
+from utils.files import distinct
 from utils.runs import Run
 
 
@@ -60,16 +61,6 @@ def collect(outputs: list[Path]) -> tuple[list[Evaluated], list[str]]:
     if not found:
         raise InputError(*faults)
     return found, faults
-
-
-def distinct(outputs: list[Path], faults: list[str]) -> list[Path]:
-    """Return each folder once: named twice, it would be two models or two seeds."""
-    first: dict[Path, Path] = {}
-    for output in outputs:
-        known = first.setdefault(output.resolve(), output)
-        if known is not output:
-            faults.append(f"{output} is {known} once more: it counts once")
-    return [*first.values()]
 
 
 def evaluated(run: Run, faults: list[str]) -> Evaluated:
