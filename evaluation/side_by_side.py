@@ -9,10 +9,10 @@ from string import ascii_uppercase
 
 import tabulate
 
-from evaluation.cells import cell, csv_of, two_lines
+from evaluation.cells import cell, csv_of, difference_text, two_lines
 from evaluation.columns import Chosen, shown_columns
 from evaluation.compared import Comparison, Models, as_records, compared
-from evaluation.comparison import KINDS, LEVEL, Difference
+from evaluation.comparison import KINDS, LEVEL
 from evaluation.tables import MEAN, Results, by_model, notes_of
 
 WINS = "wins"
@@ -138,15 +138,6 @@ def notes_on(
 def name_of(comparison: Comparison, row: str, style: str) -> str:
     """Return what a row is called: a product called `wins` is not the row of wins."""
     return written(f"{comparison.dataset}/{row}" if row == WINS else row, style)
-
-
-def difference_text(found: Difference | None, style: str) -> str:
-    """Return a difference in points to one decimal, with its interval if it has one."""
-    if found is None:
-        return "–"
-    value, *ends = (f"{round(100 * end, 1) + 0.0:+.1f}" for end in found if end is not None)
-    text = f"{value} [{', '.join(ends)}]" if ends else value
-    return text.replace("-", "$-$") if style == "latex" else text
 
 
 def written(text: str, style: str, bold: bool = False) -> str:

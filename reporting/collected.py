@@ -39,8 +39,8 @@ class Evaluated:
         return [result for result in self.results if result.split == UNLABELLED]
 
 
-Categories = dict[str, Evaluated]  # category -> what an output folder has of it
-Models = dict[str, list[Categories]]  # what tells models apart, or "" -> their runs
+Folder = dict[str, Evaluated]  # category -> what an output folder has of it
+Folders = dict[str, list[Folder]]  # what tells models apart, or "" -> their runs
 
 
 def collect(outputs: list[Path]) -> tuple[list[Evaluated], list[str]]:
@@ -91,9 +91,9 @@ def damage_named(path: Path) -> Iterator[None]:
         raise InputError(f"{path} is damaged: evaluate it again ({error})") from error
 
 
-def models_of(found: list[Evaluated]) -> Models:
+def models_of(found: list[Evaluated]) -> Folders:
     """Return what was evaluated of one dataset by what tells models apart: see `grouped`."""
-    outputs: dict[Path, Categories] = {}
+    outputs: dict[Path, Folder] = {}
     for one in found:
         outputs.setdefault(one.run.output, {})[one.run.subdataset] = one
     runs = [*outputs.values()]
@@ -104,7 +104,7 @@ def models_of(found: list[Evaluated]) -> Models:
     }
 
 
-def as_stored(models: Models) -> compared.Models:
+def as_stored(models: Folders) -> compared.Models:
     """Return models' metrics and results, as the evaluation's own tables take them."""
     return {
         model: [
