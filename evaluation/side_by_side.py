@@ -124,15 +124,14 @@ def notes_on(
     without = {
         row
         for one in comparisons
-        for row, found in one.differences.items()
-        if one.column in KINDS and any(d.low is None for d in found.values())
+        for row in shown_rows(one)
+        if one.column in KINDS and any(d.low is None for d in one.differences[row].values())
     }
-    notes += [
-        f"{row}: no interval, without all images' results" for row in sorted(without - {MEAN})
-    ]
-    left_out = {row: number for one in comparisons for row, number in one.left_out.items()}
-    text = "test images that not every run has, left out of the difference"
-    return notes + [f"{row}: {text}: {number}" for row, number in left_out.items()]
+    why = dict.fromkeys(without, "without all images' results")
+    why |= {MEAN: "without that of every category"}
+    for row, number in ((row, n) for one in comparisons for row, n in one.left_out.items()):
+        why[row] = f"with test images that not every run has: {number}"
+    return notes + [f"{row}: no interval, {why[row]}" for row in sorted(without)]
 
 
 def name_of(comparison: Comparison, row: str, style: str) -> str:
