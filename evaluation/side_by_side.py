@@ -14,6 +14,7 @@ from evaluation.columns import Chosen, shown_columns
 from evaluation.compared import Comparison, Models, as_records, compared
 from evaluation.comparison import KINDS, LEVEL
 from evaluation.tables import MEAN, Results, by_model, notes_of
+from utils.commands import printable
 
 WINS = "wins"
 MEANING = "mean ± standard deviation over seeds"
@@ -48,7 +49,8 @@ def side_by_side(runs: Iterable[Results], style: str, which: Chosen) -> str:
         notes = notes_on(dataset, models[dataset], comparisons, which)
         if style != "latex":  # whose captions say so
             notes = [*legend(comparisons[0]), *notes]
-        texts.append("\n".join(("% " if style == "latex" else "– ") + note for note in notes))
+        mark = "% " if style == "latex" else "– "
+        texts.append("\n".join(mark + printable(note) for note in notes))
     return "\n\n".join(filter(None, texts))
 
 
@@ -140,7 +142,8 @@ def name_of(comparison: Comparison, row: str, style: str) -> str:
 
 
 def written(text: str, style: str, bold: bool = False) -> str:
-    """Return a name or a cell as its format has it; LaTeX alone has bold ones."""
+    """Return a name or a cell on one line, as its format has it; LaTeX alone has bold ones."""
+    text = printable(text)
     if style != "latex":
         return text
     text = "".join(IN_LATEX.get(sign, sign) for sign in text)

@@ -11,6 +11,7 @@ import pytest
 from evaluation.compared import IMAGES
 from evaluation.comparison import difference, resampled
 from evaluation.side_by_side import side_by_side
+from evaluation.tables import tables
 from tests.evaluation.made_up import PRO, from_github, made_up, percent
 from tests.evaluation.test_comparison import run
 
@@ -155,6 +156,17 @@ def test_a_product_called_wins_is_not_the_row_of_wins():
     pair = [results(model, 0, ("wins", "mean")) for model in ("glae", "efficientad")]
     _, table = from_github(side_by_side(pair, "github", ("AUROC",)).split("\n\n")[0])
     assert list(table) == ["mvtec_ad/mean", "mvtec_ad/wins", "mean", "wins"]
+
+
+def test_names_are_one_line_each_whatever_is_in_them():
+    pair = [results(model, 0, ("a\x1b[2Jb", "c\nd")) for model in ("glae", "x\r\ny\u202e")]
+    pair[1]["mvtec_ad"]["c\nd"]["au_pro"] = None  # which a note tells
+    for style in ("simple", "github", "latex"):
+        text = side_by_side(pair, style, ("AUROC",))
+        text += tables(pair, style) + tables(pair[:1], style)
+        assert all(line.isprintable() for line in text.split("\n"))
+        assert "model x  y" in text
+        assert "\nd" not in text
 
 
 # Formats
