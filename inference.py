@@ -18,8 +18,8 @@ from evaluation.side_by_side import side_by_side
 from evaluation.tables import FORMATS, print_by_expert, print_tables, write_csv
 from models.experts import COMBINED, SCORED
 from prediction.exported_files import add_exported_options, is_exported
-from utils.commands import run_command, tell
-from utils.files import FILE, user_path
+from utils.commands import exit_code, run_command, tell
+from utils.files import FILE, distinct, user_path
 from utils.labelling import add_labelling_options
 from utils.options import (
     Parser,
@@ -155,8 +155,7 @@ def check_compared(options: argparse.Namespace, files: list[Path]) -> list[str]:
         if given
     ]
     faults += [f"--compare is of output folders: leave {file} out" for file in files]
-    outputs = {path.resolve() for path in options.outputs if path not in files}
-    if len(outputs) == 1:
+    if len(options.outputs) == len(files) + 1:
         faults.append(
             f"--compare is of several output folders: name one beside {options.outputs[0]}"
         )
@@ -192,10 +191,13 @@ def score(output: Path, runs: list[Run], options: argparse.Namespace) -> tuple[l
 
 def main(options: argparse.Namespace) -> int:
     """Evaluate what was trained or exported; what cannot be does not stop the others."""
+    twice: list[str] = []
+    options.outputs = distinct(options.outputs, twice)
     files = [path for path in options.outputs if is_exported(path)]
     report_faults(check(options, files))
+    code = exit_code(twice)
     if options.compare:
-        return compare(options)
+        return compare(options) or code
 
     from prediction.measured import evaluate_files, named  # here: these load torch, for seconds
     from prediction.trained import evaluate_runs
@@ -206,7 +208,7 @@ def main(options: argparse.Namespace) -> int:
     selected = {output: selected_runs(output, options) for output in outputs}
     if datasets := {run.dataset for runs in selected.values() for run in runs}:
         report_faults(check_shown(sorted(datasets), options.columns))
-    failed, by_expert = False, {}
+    failed, by_expert = bool(code), {}
     for shown in SCORED if options.by_expert else (options.map,):
         evaluated = {o: evaluate_runs(of, options, compute, shown) for o, of in selected.items()}
         results = {output: found for output, (found, _) in evaluated.items() if found}

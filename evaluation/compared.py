@@ -31,7 +31,7 @@ class Comparison:
     seeds: dict[str, int]  # model → how many it has
     values: dict[str, dict[str, Values]]  # row → model that has it → values
     differences: dict[str, dict[str, Difference]]  # row → other model → how much higher it is
-    left_out: dict[str, int]  # row → test images that not every run has
+    left_out: dict[str, int]  # row → test images that not every run has, so that it has no interval
 
     def best(self, row: str) -> list[str]:
         """Return the models that are best in a row as it is shown, to a tenth of a percent."""
@@ -90,7 +90,10 @@ def compared(dataset: str, column: str, models: Models) -> Comparison:
             row: _draws(dataset, column, name, models[first], models[other])
             for row, name in names.items()
         }
-        left_out |= {row: d.left_out for row, d in draws.items() if d and d.left_out}
+        for row, drawn in draws.items():
+            if drawn and drawn.left_out:  # the values are of more images than the draws
+                left_out[row] = max(drawn.left_out, left_out.get(row, 0))
+                draws[row] = None
         for row, of_models in values.items():
             of_both = [of_models.get(model, [None]) for model in (first, other)]
             of_row = [*draws.values()] if row == MEAN else [draws[row]]

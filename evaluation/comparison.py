@@ -1,10 +1,10 @@
 """How much better one model is than another: a paired bootstrap of image AUROC over the images.
 
-Test images are drawn again and again, good ones and those of each kind of defect among themselves,
-the same for both models and in each of their seeds; how the difference then varies gives its
-interval, by percentiles. It is of the images: the seeds stay those that were trained. Source: Efron
-and Tibshirani, *An Introduction to the Bootstrap*, 1993, chapters 8 and 13. scipy.stats.bootstrap
-does the same, but takes a second to be imported alone.
+Test images are drawn again and again, good and defective ones each among themselves, for a mean
+over kinds of defects each kind; the same for both models and in each of their seeds. How the
+difference then varies gives its interval, by percentiles. It is of the images: the seeds stay those
+that were trained. Source: Efron and Tibshirani, *An Introduction to the Bootstrap*, 1993, chapters
+8 and 13. scipy.stats.bootstrap does the same, but takes a second to be imported alone.
 """
 
 import os

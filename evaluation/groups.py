@@ -62,7 +62,7 @@ def names_of(groups: list[list[Categories]]) -> list[str]:
         values: dict[str, set[str]] = {}
         for metrics in (metrics for run in group for metrics in run.values()):
             for key, value in decided_by(metrics).items():
-                values.setdefault(key, set()).add(str(value))
+                values.setdefault(key, set()).add(in_words(value))
         found.append(values)
     keys = dict.fromkeys(key for of in found for key in of)
     keys = [key for key in keys if len({frozenset(of[key]) for of in found if key in of}) > 1]
@@ -73,3 +73,10 @@ def names_of(groups: list[list[Categories]]) -> list[str]:
 def listed(values: dict[str, set[str]], keys: list[str]) -> str:
     """Return options and their values in words."""
     return ", ".join(f"{key} {'/'.join(sorted(values[key]))}" for key in keys if key in values)
+
+
+def in_words(value: object) -> str:
+    """Return an option's value as one would type it."""
+    if isinstance(value, list):
+        return " ".join(map(in_words, value))
+    return "none" if value is None else str(value)

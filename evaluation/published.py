@@ -7,15 +7,15 @@ from pathlib import Path
 from data.catalog import DATASETS
 from data.samples import InputError, report_faults
 from evaluation.columns import columns
+from evaluation.tables import MEAN
 from utils.files import read_yaml
 
 FILE = Path(__file__).with_name("published.yaml")
-MEAN = "mean"  # over the data set's categories, as it was published
 
 
 @dataclass(frozen=True)
 class Published:
-    """What one method reached on one category, or MEAN.
+    """What one method reached on one category, or, as it was published, on MEAN of all.
 
     `values` are percent, by the names of our columns, as many as were reported. `note` says in what
     the protocol differs, or that a number is second-hand; "" where nothing is known to differ.

@@ -9,11 +9,12 @@ from string import ascii_uppercase
 
 import tabulate
 
-from evaluation.cells import cell, csv_of, two_lines
+from evaluation.cells import cell, csv_of, difference_text, two_lines
 from evaluation.columns import Chosen, shown_columns
 from evaluation.compared import Comparison, Models, as_records, compared
-from evaluation.comparison import KINDS, LEVEL, Difference
+from evaluation.comparison import KINDS, LEVEL
 from evaluation.tables import MEAN, Results, by_model, notes_of
+from utils.commands import printable
 
 WINS = "wins"
 MEANING = "mean ± standard deviation over seeds"
@@ -48,7 +49,8 @@ def side_by_side(runs: Iterable[Results], style: str, which: Chosen) -> str:
         notes = notes_on(dataset, models[dataset], comparisons, which)
         if style != "latex":  # whose captions say so
             notes = [*legend(comparisons[0]), *notes]
-        texts.append("\n".join(("% " if style == "latex" else "– ") + note for note in notes))
+        mark = "% " if style == "latex" else "– "
+        texts.append("\n".join(mark + printable(note) for note in notes))
     return "\n\n".join(filter(None, texts))
 
 
@@ -124,15 +126,14 @@ def notes_on(
     without = {
         row
         for one in comparisons
-        for row, found in one.differences.items()
-        if one.column in KINDS and any(d.low is None for d in found.values())
+        for row in shown_rows(one)
+        if one.column in KINDS and any(d.low is None for d in one.differences[row].values())
     }
-    notes += [
-        f"{row}: no interval, without all images' results" for row in sorted(without - {MEAN})
-    ]
-    left_out = {row: number for one in comparisons for row, number in one.left_out.items()}
-    text = "test images that not every run has, left out of the difference"
-    return notes + [f"{row}: {text}: {number}" for row, number in left_out.items()]
+    why = dict.fromkeys(without, "without all images' results")
+    why |= {MEAN: "without that of every category"}
+    for row, number in ((row, n) for one in comparisons for row, n in one.left_out.items()):
+        why[row] = f"with test images that not every run has: {number}"
+    return notes + [f"{row}: no interval, {why[row]}" for row in sorted(without)]
 
 
 def name_of(comparison: Comparison, row: str, style: str) -> str:
@@ -140,17 +141,9 @@ def name_of(comparison: Comparison, row: str, style: str) -> str:
     return written(f"{comparison.dataset}/{row}" if row == WINS else row, style)
 
 
-def difference_text(found: Difference | None, style: str) -> str:
-    """Return a difference in points to one decimal, with its interval if it has one."""
-    if found is None:
-        return "–"
-    value, *ends = (f"{round(100 * end, 1) + 0.0:+.1f}" for end in found if end is not None)
-    text = f"{value} [{', '.join(ends)}]" if ends else value
-    return text.replace("-", "$-$") if style == "latex" else text
-
-
 def written(text: str, style: str, bold: bool = False) -> str:
-    """Return a name or a cell as its format has it; LaTeX alone has bold ones."""
+    """Return a name or a cell on one line, as its format has it; LaTeX alone has bold ones."""
+    text = printable(text)
     if style != "latex":
         return text
     text = "".join(IN_LATEX.get(sign, sign) for sign in text)

@@ -21,6 +21,7 @@ from evaluation.columns import Chosen, columns, shown_columns
 from evaluation.gaps import gaps
 from evaluation.groups import Categories, grouped
 from evaluation.image_metrics import mean
+from utils.commands import printable
 from utils.files import written_aside
 from utils.startup import show_what_the_console_cannot
 
@@ -151,7 +152,7 @@ def formatted(
             order = [(category, model) for category, model in order if category != MEAN]
         body = [
             [
-                ", ".join(filter(None, (category, model))),
+                printable(", ".join(filter(None, (category, model)))),
                 *(cell(values_of(models[model], category)[column], style) for column in shown),
             ]
             for category, model in order
@@ -213,7 +214,7 @@ def tables(
         return text
     notes = [note for name, of in models.items() for note in notes_of(name, of, which)]
     mark = "% – " if style == "latex" else "– "
-    return "\n".join([text, *([""] if notes else []), *(mark + note for note in notes)])
+    return "\n".join([text, *([""] if notes else []), *(mark + printable(note) for note in notes)])
 
 
 def notes_of(dataset: str, models: dict[str, list[Categories]], which: Chosen) -> list[str]:

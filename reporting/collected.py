@@ -13,6 +13,7 @@ from evaluation.groups import grouped
 from evaluation.results import UNLABELLED, ImageResult, read_results_file
 from evaluation.tables import read_metrics
 from reporting.validation import check_results, whole_metrics
+from utils.files import distinct
 from utils.runs import Run
 
 
@@ -38,8 +39,8 @@ class Evaluated:
         return [result for result in self.results if result.split == UNLABELLED]
 
 
-Categories = dict[str, Evaluated]  # category -> what an output folder has of it
-Models = dict[str, list[Categories]]  # what tells models apart, or "" -> their runs
+Folder = dict[str, Evaluated]  # category -> what an output folder has of it
+Folders = dict[str, list[Folder]]  # what tells models apart, or "" -> their runs
 
 
 def collect(outputs: list[Path]) -> tuple[list[Evaluated], list[str]]:
@@ -60,16 +61,6 @@ def collect(outputs: list[Path]) -> tuple[list[Evaluated], list[str]]:
     if not found:
         raise InputError(*faults)
     return found, faults
-
-
-def distinct(outputs: list[Path], faults: list[str]) -> list[Path]:
-    """Return each folder once: named twice, it would be two models or two seeds."""
-    first: dict[Path, Path] = {}
-    for output in outputs:
-        known = first.setdefault(output.resolve(), output)
-        if known is not output:
-            faults.append(f"{output} is {known} once more: it counts once")
-    return [*first.values()]
 
 
 def evaluated(run: Run, faults: list[str]) -> Evaluated:
@@ -100,9 +91,9 @@ def damage_named(path: Path) -> Iterator[None]:
         raise InputError(f"{path} is damaged: evaluate it again ({error})") from error
 
 
-def models_of(found: list[Evaluated]) -> Models:
+def models_of(found: list[Evaluated]) -> Folders:
     """Return what was evaluated of one dataset by what tells models apart: see `grouped`."""
-    outputs: dict[Path, Categories] = {}
+    outputs: dict[Path, Folder] = {}
     for one in found:
         outputs.setdefault(one.run.output, {})[one.run.subdataset] = one
     runs = [*outputs.values()]
@@ -113,7 +104,7 @@ def models_of(found: list[Evaluated]) -> Models:
     }
 
 
-def as_stored(models: Models) -> compared.Models:
+def as_stored(models: Folders) -> compared.Models:
     """Return models' metrics and results, as the evaluation's own tables take them."""
     return {
         model: [

@@ -3,11 +3,12 @@
 from dataclasses import dataclass
 from typing import NamedTuple
 
+from evaluation.cells import difference_text
 from evaluation.columns import shown_columns
 from evaluation.compared import Comparison, Models, compared
 from evaluation.comparison import Difference
 from evaluation.tables import MEAN
-from reporting.headline import GAP, Cell, cell
+from reporting.headline import Cell, cell
 
 
 class Change(NamedTuple):
@@ -32,10 +33,10 @@ class SideBySide:
     wins: dict[str, int]  # model -> in how many categories it alone is the best
     bodies: list[list[Row]]  # the categories; the mean over several
     has_intervals: bool
-    left_out: int  # images that not all runs have, so that they do not count in the intervals
+    left_out: int  # images that not all runs have, so that their categories have no interval
 
 
-def side_by_side(dataset: str, models: Models) -> list[SideBySide]:
+def by_each_metric(dataset: str, models: Models) -> list[SideBySide]:
     """Return the models of a dataset beside each other by each headline metric; none of one."""
     if len(models) < 2:
         return []
@@ -63,9 +64,8 @@ def by_metric(comparison: Comparison) -> SideBySide:
 
 def change(found: Difference | None) -> Change:
     """Return a difference with its interval, where there is one."""
+    text = difference_text(found, "html")
     if found is None:
-        return Change(GAP, None)
-    value, low, high = (None if part is None else 100 * part for part in found)
-    if low is None:
-        return Change(f"{value:+.1f}", value)
-    return Change(f"{value:+.1f} [{low:+.1f}, {high:+.1f}]", value, low > 0 or high < 0)
+        return Change(text, None)
+    value, low, high = found
+    return Change(text, 100 * value, low is not None and (low > 0 or high < 0))

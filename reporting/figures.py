@@ -6,10 +6,10 @@ from typing import NamedTuple
 import scipy.stats
 
 from data.samples import GOOD
+from evaluation.cells import GAP, percent
 from evaluation.columns import columns
 from evaluation.verdicts import FEW_FOUND, HIGH_AUROC
 from reporting.collected import Evaluated
-from reporting.headline import GAP, percent
 
 UNLIKELY = 0.025  # that chance gives as many false alarms: the upper end of a 95 % interval
 

@@ -6,13 +6,11 @@ from typing import NamedTuple
 import numpy as np
 
 from data.catalog import DATASETS
-from evaluation.cells import std
+from evaluation import cells
 from evaluation.columns import columns, shown_columns
 from evaluation.compared import Models
 from evaluation.published import published
 from evaluation.tables import MEAN, Seeds, notes_of, tabulated, values_of
-
-GAP = "–"
 
 
 class Cell(NamedTuple):
@@ -46,13 +44,6 @@ class Table:
     def seeds(self) -> bool:
         """Whether something is a mean over seeds."""
         return any(line.runs > 1 for line in self.lines)
-
-
-def percent(value: float | None, std: float | None = None) -> str:
-    """Return a part of 1 in percent, with its standard deviation; a dash for None."""
-    if value is None:
-        return GAP
-    return f"{100 * value:.1f}" + ("" if std is None else f" ± {100 * std:.1f}")
 
 
 def headline(dataset: str, models: Models) -> Table:
@@ -103,17 +94,16 @@ def literature(
 
 def published_cell(value: float | None) -> Cell:
     """Return a number in percent, as it was published."""
-    return Cell(GAP if value is None else f"{value:.1f}", value)
+    return Cell(cells.GAP if value is None else f"{value:.1f}", value)
 
 
 def line(category: str, model: str, runs: Seeds) -> Line:
     """Return a model's line of a category, or of MEAN."""
-    cells = [cell(values) for values in values_of(runs, category).values()]
-    return Line(category, model, cells, sum(category in run for run in runs))
+    values = values_of(runs, category).values()
+    return Line(category, model, [*map(cell, values)], sum(category in run for run in runs))
 
 
 def cell(values: list[float | None]) -> Cell:
     """Return a model's mean over its seeds, and their standard deviation."""
-    if None in values:
-        return Cell(GAP, None)
-    return Cell(percent(float(np.mean(values)), std(values)), 100 * float(np.mean(values)))
+    mean = None if None in values else 100 * float(np.mean(values))
+    return Cell(cells.cell(values, "html"), mean)

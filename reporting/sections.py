@@ -4,8 +4,8 @@ from dataclasses import dataclass
 
 from evaluation.tables import row_name
 from reporting.charts import chart_data
-from reporting.collected import Evaluated, Models, as_stored, models_of
-from reporting.comparison import SideBySide, side_by_side
+from reporting.collected import Evaluated, Folders, as_stored, models_of
+from reporting.comparison import SideBySide, by_each_metric
 from reporting.figures import Defect, Figure, defects, figures, values
 from reporting.headline import Table, headline
 from reporting.training import Training, options, training
@@ -71,11 +71,11 @@ def section(slug: str, dataset: str, found: list[Evaluated], faults: list[str]) 
         )
     ]
     return Section(
-        slug, dataset, headline(dataset, stored), side_by_side(dataset, stored), categories
+        slug, dataset, headline(dataset, stored), by_each_metric(dataset, stored), categories
     )
 
 
-def blocks(slug: str, category: str, models: Models, faults: list[str]) -> list[Block]:
+def blocks(slug: str, category: str, models: Folders, faults: list[str]) -> list[Block]:
     """Return a block for each run of a category, model by model."""
     named = [
         (model, run[category]) for model, of in models.items() for run in of if category in run

@@ -8,6 +8,7 @@ from typing import NamedTuple
 import numpy as np
 
 from data.samples import InputError, noted, require_file
+from evaluation.groups import in_words
 from reporting.collected import Evaluated
 
 MOST_POINTS = 1000  # of a curve, more than a screen can show
@@ -138,10 +139,3 @@ def all_options(one: Evaluated, faults: list[str]) -> dict[str, str]:
         with noted(faults):
             config = one.run.read_config()
     return {name: in_words(value) for name, value in {**decided, **config, **decided}.items()}
-
-
-def in_words(value: object) -> str:
-    """Return an option's value as one would type it."""
-    if isinstance(value, list):
-        return " ".join(map(in_words, value))
-    return "none" if value is None else str(value)

@@ -154,6 +154,26 @@ def test_every_fault_is_told_at_once():
     assert len(caught.value.args) == 3
 
 
+def test_a_folder_that_is_named_twice_is_no_second_seed(outputs, tmp_path, capsys):
+    (tmp_path / "link").symlink_to("one")
+    command = (outputs[0], outputs[2], "--columns", "AUROC")
+    assert compare(*command) == 0
+    expected = capsys.readouterr().out
+    assert compare(*command[:2], tmp_path / "link", *command[2:]) == 2
+    shown = capsys.readouterr()
+    assert shown.out == expected
+    assert f"{tmp_path / 'link'} is {outputs[0]} once more: it counts once" in shown.err
+
+
+def test_nor_is_it_where_nothing_is_compared(alone, tmp_path, capsys):
+    (tmp_path / "link").symlink_to(alone.output)
+    line = [str(alone.output), "--device", "cpu", "--no_maps", "--format", "github"]
+    assert inference.main(parse(inference.get_parser(), [*line, str(tmp_path / "link")])) == 2
+    shown = capsys.readouterr()
+    assert "±" not in shown.out
+    assert shown.err.count("it counts once") == 1
+
+
 @pytest.mark.parametrize("folders", [[], ["one"], ["one", "./one"]])
 def test_one_folder_alone_is_no_comparison(folders):
     with pytest.raises(InputError, match="name one beside"):

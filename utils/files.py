@@ -128,6 +128,19 @@ def user_path(text: str) -> Path:
         raise InputError(f"{text}: {error}") from error
 
 
+def distinct(outputs: list[Path], faults: list[str]) -> list[Path]:
+    """Return each output once: named twice, it would be two models or two seeds.
+
+    A line is added to `faults` for each that is another under another name, such as a link.
+    """
+    first: dict[str, Path] = {}
+    for output in outputs:
+        known = first.setdefault(os.path.realpath(output), output)  # which knows loops of links
+        if known is not output:
+            faults.append(f"{output} is {known} once more: it counts once")
+    return [*first.values()]
+
+
 def read_yaml(path: Path, loader: type[yaml.SafeLoader] = PlainLoader) -> Any:
     """Read a small YAML file of plain values.
 

@@ -11,7 +11,7 @@ from evaluation.groups import grouped
 from evaluation.tables import print_tables
 from tests.evaluation.made_up import made_up
 
-GLAE = {"model": "glae", "train_steps": 500, "penalty": False}
+GLAE = {"model": "glae", "train_steps": 500, "penalty": False, "experts": ["student"]}
 
 
 def result(seed: int, images: str | None = None, **options) -> dict:
@@ -40,6 +40,10 @@ def test_seeds_of_one_model_are_one_group():
         (
             {"model": "efficientad", "penalty": True},
             ["model glae, penalty False", "model efficientad, penalty True"],
+        ),
+        (
+            {"experts": ["position", "composition"], "penalty": None},
+            ["penalty False, experts student", "penalty none, experts position composition"],
         ),
     ],
 )

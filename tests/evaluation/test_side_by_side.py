@@ -11,6 +11,7 @@ import pytest
 from evaluation.compared import IMAGES
 from evaluation.comparison import difference, resampled
 from evaluation.side_by_side import side_by_side
+from evaluation.tables import tables
 from tests.evaluation.made_up import PRO, from_github, made_up, percent
 from tests.evaluation.test_comparison import run
 
@@ -134,17 +135,38 @@ def test_without_results_of_images_there_is_a_difference_and_a_note():
 
 
 def test_images_that_one_run_lacks_are_told(models):
-    pair = [models[GLAE][0], results("efficientad", 2)]
-    del pair[1]["mvtec_ad"]["cable"][IMAGES][-2:]
-    text = side_by_side(pair, "simple", ("AUROC",))
-    assert "cable: test images that not every run has, left out of the difference: 2" in text
-    assert "bottle: " not in text
+    """What they left would be the interval of another difference than that of the values."""
+    more = [models[GLAE][0], results("efficientad", 2), results("vit", 3)]
+    for run_of, lost in zip(more[1:], (3, 2), strict=True):
+        del run_of["mvtec_ad"]["cable"][IMAGES][-lost:]
+    text, notes = side_by_side(more, "github", ("AUROC",)).split("\n\n")
+    _, table = from_github(text)
+    for row in ("cable", "mean"):
+        for letter in "BC":
+            plain = float(table[row][letter]) - float(table[row]["A"])
+            shown = table[row][f"{letter} - A"]  # without an interval
+            assert float(shown) == pytest.approx(plain, abs=0.11)
+    assert all("[" in table[row]["B - A"] for row in ("bottle", "tile"))
+    assert "cable: no interval, with test images that not every run has: 3" in notes
+    assert "mean: no interval, without that of every category" in notes
+    assert "bottle: " not in notes
 
 
 def test_a_product_called_wins_is_not_the_row_of_wins():
     pair = [results(model, 0, ("wins", "mean")) for model in ("glae", "efficientad")]
     _, table = from_github(side_by_side(pair, "github", ("AUROC",)).split("\n\n")[0])
     assert list(table) == ["mvtec_ad/mean", "mvtec_ad/wins", "mean", "wins"]
+
+
+def test_names_are_one_line_each_whatever_is_in_them():
+    pair = [results(model, 0, ("a\x1b[2Jb", "c\nd")) for model in ("glae", "x\r\ny\u202e")]
+    pair[1]["mvtec_ad"]["c\nd"]["au_pro"] = None  # which a note tells
+    for style in ("simple", "github", "latex"):
+        text = side_by_side(pair, style, ("AUROC",))
+        text += tables(pair, style) + tables(pair[:1], style)
+        assert all(line.isprintable() for line in text.split("\n"))
+        assert "model x  y" in text
+        assert "\nd" not in text
 
 
 # Formats

@@ -5,7 +5,9 @@ import statistics
 
 import pytest
 
+from evaluation.comparison import Difference
 from reporting.collected import collect
+from reporting.comparison import change
 from reporting.page import as_data, write_page
 
 SCORES = {"good": [0.1, 0.4, 1.2, 0.7], "dent": [0.9, 3.0, 0.3], "scratch": [2.0, 0.5]}
@@ -130,6 +132,32 @@ def test_seeds_are_averaged_and_models_compared(make_output, show, tmp_path):
     assert page.locator("#dataset-0-metric-0").is_hidden()
 
 
+def test_models_of_other_test_images_differ_as_their_values_do(make_output, show, tmp_path):
+    fewer = SCORES | {"dent": SCORES["dent"][1:2]}
+    for name, steps in (("old", 0), ("new", 20)):
+        make_output(tmp_path / name, SCORES, 1.0, "nut", train_steps=steps)
+    runs = (
+        make_output(tmp_path / "old", SCORES, 1.0),
+        make_output(tmp_path / "new", fewer, 1.0, train_steps=20),
+    )
+    page = show("old", "new")
+    bolt, nut, mean = body_of(page, "#dataset-0-metric-0")
+    old, new = (stored(run, "AUROC") for run in runs)
+    assert bolt == ["bolt", in_percent(old), in_percent(new), f"{100 * (new - old):+.1f}"]
+    assert nut[3] == "+0.0 [+0.0, +0.0]"
+    assert mean[3] == f"{100 * (new - old) / 2:+.1f}"
+    notes = page.locator("#dataset-0-metric-0 .notes").all_inner_texts()
+    assert notes[1:] == [
+        "No interval of a category, nor of the mean, where runs lack test images of one another: "
+        "2 in all."
+    ]
+
+
+def test_a_difference_that_rounds_to_nothing_has_no_minus():
+    found = change(Difference(-1e-6, -2e-4, 1e-6))
+    assert (found.text, found.sure) == ("+0.0 [+0.0, +0.0]", False)
+
+
 def test_the_chosen_run_is_shown_and_what_it_differs_in_is_marked(make_output, show, tmp_path):
     make_output(tmp_path / "one", SCORES, 1.0, image_size=[256])
     make_output(tmp_path / "two", BETTER, 1.0, image_size=[128, 160])
@@ -137,8 +165,7 @@ def test_the_chosen_run_is_shown_and_what_it_differs_in_is_marked(make_output, s
     assert page.locator(".run:visible").count() == 1
     choice = page.get_by_label("Run", exact=True)
     assert (
-        choice.locator("option").first.inner_text()
-        == f"image_size [256], seed 0, {tmp_path / 'one'}"
+        choice.locator("option").first.inner_text() == f"image_size 256, seed 0, {tmp_path / 'one'}"
     )
     choice.select_option(index=1)
     assert page.locator(".run:visible").get_attribute("id") == "dataset-0-0-1"
