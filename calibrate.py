@@ -23,7 +23,7 @@ from prediction.exported_files import check_trained
 from prediction.inputs import find_images
 from scoring.calibration import decode_images
 from scoring.learning import Learnt, learn
-from scoring.thresholds import promised_rate, set_thresholds
+from scoring.thresholds import good_scores, promised_rate, set_thresholds
 from utils.commands import printable, run_command
 from utils.detectors import Trained, find_detector, keep_former, read_detector, save_detector
 from utils.devices import Compute, as_trained, pick_compute
@@ -129,7 +129,7 @@ def state(detector: Detector) -> dict[str, float]:
     """Return what calibration changes, as numbers that a table shows."""
     return {
         "held-out good images": detector.good_scores.shape[1],
-        "false alarms at most, %": 100 * promised_rate(detector),
+        "false alarms at most, %": 100 * promised_rate(good_scores(detector), detector.threshold),
         "threshold": detector.threshold.item(),
         "the map's threshold": detector.map_threshold.item(),
     }

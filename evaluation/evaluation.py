@@ -217,7 +217,7 @@ def evaluate(
         result, measured, seconds = measure_scored(
             score, category, workers, maps, unreadable, scores
         )
-    threshold = getattr(detector, THRESHOLDS[shown]).item()
+    threshold, good = getattr(detector, THRESHOLDS[shown]).item(), good_scores(detector)
     splits = {"train": category.train, "validation": category.validation, "test": measured.test}
     if measured.unlabelled:
         splits["unlabelled"] = measured.unlabelled
@@ -226,8 +226,8 @@ def evaluate(
         "counts": {name: len(samples) for name, samples in splits.items()},
         "threshold": threshold,
         "map_threshold": map_threshold(detector),
-        "false_alarm_rate": promised_rate(detector) if shown == COMBINED else None,
-        "held_out": len(good_scores(detector)),
+        "false_alarm_rate": promised_rate(good, threshold) if shown == COMBINED else None,
+        "held_out": len(good),
         "verdicts": verdicts(measured, scores, threshold),
         "experts": errors_of_experts(detector),
         "seconds": {

@@ -13,7 +13,9 @@ from utils.files import written_aside
 FIELDS = ("image", "split", "defect", "score", "p_value", "verdict", "seconds")
 NEEDED = {*FIELDS} - {"split", "seconds"}  # which an earlier version did not write
 TEST, UNLABELLED = "test", "unlabelled"  # splits
-MISSED, FALSE_ALARM, FOUND, PASSED = "missed", "false alarm", "found", "passed"  # outcomes
+MISSED, FALSE_ALARM, FOUND, PASSED = "missed", "false alarm", "found", "passed"
+OUTCOMES = (MISSED, FALSE_ALARM, FOUND, PASSED)
+ENCODING = {"encoding": "utf-8", "errors": "surrogateescape"}  # file names may be no UTF-8
 
 
 class ImageResult(NamedTuple):
@@ -34,7 +36,7 @@ class ImageResult(NamedTuple):
 
     @property
     def outcome(self) -> str:
-        """How the verdict came out: an outcome, or of an image without a label the verdict."""
+        """How the verdict came out, one of OUTCOMES; of an image without a label the verdict."""
         if self.split == UNLABELLED:
             return self.verdict
         if self.defect == GOOD:
@@ -64,19 +66,19 @@ def worst_first(results: Iterable[ImageResult], threshold: float) -> list[ImageR
 def write_results(path: Path, results: list[ImageResult]) -> None:
     """Write a row for each image; all have the same experts."""
     text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
+    writer = csv.writer(text)  # ends lines by CR LF, so that it quotes a name with either
     writer.writerow([*FIELDS, *results[0].experts])
     for *values, experts in results:
         writer.writerow([*values, *experts.values()])
     with written_aside(path) as aside:
-        aside.write_text(text.getvalue(), encoding="utf-8")
+        aside.write_text(text.getvalue(), newline="", **ENCODING)
 
 
 def read_results_file(path: Path) -> list[ImageResult]:
     """Read what `write_results` wrote, or an earlier version. Raises InputError for another."""
     try:
         require_file(path)
-        with path.open(encoding="utf-8", newline="") as file:
+        with path.open(newline="", **ENCODING) as file:
             rows = csv.DictReader(file, strict=True)
             if lacks := NEEDED - {*(rows.fieldnames or ())}:
                 raise ValueError(f"it has no {', '.join(sorted(lacks))}")

@@ -56,6 +56,11 @@ def tell_verdicts(where: str, metrics: dict) -> None:
         say(printable(f"{where}: {verdict_text(metrics['glae'])}"))
 
 
+def finds_few(auroc: float | None, found: int, defective: int) -> bool:
+    """Tell whether few defects are above a threshold although scores tell them from good images."""
+    return auroc is not None and auroc >= HIGH_AUROC and found < FEW_FOUND * defective
+
+
 def verdict_text(ours: dict) -> str:
     """Return the verdicts in words, and a mend where AUROC promises more than is found.
 
@@ -71,7 +76,7 @@ def verdict_text(ours: dict) -> str:
         images, rate = f"held-out good image{'s' * (count != 1)}", 100 * ours["false_alarm_rate"]
         text += f", at a threshold that {count} {images} set for at most {rate:.2g} % false alarms"
     auroc = ours["auroc_pooled"]
-    if auroc is None or auroc < HIGH_AUROC or found >= FEW_FOUND * defective:
+    if not finds_few(auroc, found, defective):
         return text
     return (
         f"{text}; by AUROC {100 * auroc:.1f} a lower threshold would find more: add good images "

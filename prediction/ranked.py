@@ -9,15 +9,7 @@ from data.images import decode, image_size, in_background
 from data.samples import ANOMALOUS, GOOD, MOST_BYTES, Category, InputError, Sample
 from evaluation.evaluation import regions_of
 from evaluation.maps import read_map
-from evaluation.results import (
-    FALSE_ALARM,
-    FOUND,
-    MISSED,
-    PASSED,
-    ImageResult,
-    read_results_file,
-    worst_first,
-)
+from evaluation.results import OUTCOMES, ImageResult, read_results_file, worst_first
 from models.detector import Detector
 from prediction.pictures import write_picture
 from prediction.verdicts import Prediction, strongest_region
@@ -28,8 +20,8 @@ from utils.progress import progress
 from utils.runs import Run
 
 SUFFIX = ".png"
-OUTCOMES = (MISSED, FALSE_ALARM, FOUND, PASSED, ANOMALOUS, GOOD)
-OURS = re.compile(rf"\d{{4,}}_({'|'.join(OUTCOMES)})_.*\{SUFFIX}".replace(" ", "_"))
+VERDICTS = "|".join((*OUTCOMES, ANOMALOUS, GOOD)).replace(" ", "_")  # in the names of pictures
+OURS = re.compile(rf"\d{{4,}}_({VERDICTS})_.*\{SUFFIX}")
 
 
 def picture_name(rank: int, result: ImageResult) -> str:

@@ -12,10 +12,12 @@ from data.samples import GOOD, require_file
 from evaluation.columns import HEADLINE_LIMIT
 from evaluation.localization import thinned
 from evaluation.protocol import LOCO_SUBSETS, PRO_LIMIT, SPRO_LIMITS
+from evaluation.results import UNLABELLED
 from reporting.collected import Evaluated
+from scoring.thresholds import promised_rate
 from utils.files import DAMAGED
 
-HELD_OUT, DEFECT, UNLABELLED = "held out", "defect", "unlabelled"  # groups of scores, beside GOOD
+HELD_OUT, DEFECT = "held out", "defect"  # groups of scores, beside GOOD and UNLABELLED
 ROC_STEP = 1 / 500  # of FPR + TPR: what is left out of a curve is not further from it
 RATES = 101  # at which calibration is looked at
 BAND = (0.025, 0.975)
@@ -68,11 +70,6 @@ def held_out_scores(one: Evaluated, threshold: float | None) -> np.ndarray:
     recorded = finite(one.metrics["glae"].get("false_alarm_rate"))
     same = recorded == promised_rate(kept, threshold) and np.isfinite(kept).all()
     return kept if same else nothing
-
-
-def promised_rate(kept: np.ndarray, threshold: float) -> float:
-    """Return the part of good images that a threshold lets be above it, at most, on average."""
-    return (1 + int((kept > threshold).sum())) / (len(kept) + 1)
 
 
 def score_groups(one: Evaluated, kept: np.ndarray) -> list[dict]:

@@ -8,7 +8,8 @@ import scipy.stats
 from data.samples import GOOD
 from evaluation.cells import GAP, percent
 from evaluation.columns import columns
-from evaluation.verdicts import FEW_FOUND, HIGH_AUROC
+from evaluation.verdicts import finds_few
+from models.experts import NETWORKS
 from reporting.collected import Evaluated
 
 UNLIKELY = 0.025  # that chance gives as many false alarms: the upper end of a 95 % interval
@@ -42,7 +43,8 @@ def counted(one: Evaluated) -> Iterator[Figure]:
     counts = one.metrics["glae"].get("counts", {})
     if {"train", "validation"} <= counts.keys():
         trained = plural(counts["train"], "good image")
-        yield Figure(f"Trained on {trained}, {counts['validation']} more held out.")
+        validation = plural(counts["validation"], "validation image")
+        yield Figure(f"Trained on {trained}, with {validation}{held_out(one)}.")
     good, bad = parts(one)
     kinds = len({result.defect for result in bad})
     if good or bad:
@@ -56,6 +58,16 @@ def counted(one: Evaluated) -> Iterator[Figure]:
         yield Figure("There is no AUROC: that takes good and defective test images.")
 
 
+def held_out(one: Evaluated) -> str:
+    """Say which good images set the threshold; "" where that is not known."""
+    number, experts = one.metrics["glae"]["held_out"], one.metrics["glae"]["experts"]
+    if not number:
+        return ""
+    fitted = experts and experts.keys().isdisjoint(NETWORKS)
+    how = ", each held out in turn (cross-fitting)" if fitted else ""
+    return f"; the threshold is set by {plural(number, 'held-out good image')}{how}"
+
+
 def judged(one: Evaluated) -> Iterator[Figure]:
     """Yield what the stored threshold finds, and whether its promise was kept."""
     good, bad = parts(one)
@@ -67,7 +79,7 @@ def judged(one: Evaluated) -> Iterator[Figure]:
         text = f"The stored threshold of {threshold:.4g} finds {share(found, len(bad))} defects."
         yield Figure(text)
     auroc = one.metrics["glae"]["auroc_pooled"]
-    if bad and auroc is not None and auroc >= HIGH_AUROC and found < FEW_FOUND * len(bad):
+    if finds_few(auroc, found, len(bad)):
         yield Figure(
             f"Scores tell defects from good images (AUROC {percent(auroc)} %), yet few defects "
             "are above the stored threshold: it stands at the strangest of the held-out good "

@@ -14,7 +14,7 @@ from evaluation.results import (
     FALSE_ALARM,
     FOUND,
     MISSED,
-    PASSED,
+    OUTCOMES,
     UNLABELLED,
     ImageResult,
     worst_first,
@@ -31,7 +31,7 @@ SEED = 0  # of what is drawn at random: every run of a category shows the same i
 COLOURS = 256  # of the colour bar
 
 CALLED = "no label, called "
-OUTCOMES = (MISSED, FALSE_ALARM, FOUND, PASSED, f"{CALLED}{ANOMALOUS}", f"{CALLED}{GOOD}")
+CAPTIONS = (*OUTCOMES, f"{CALLED}{ANOMALOUS}", f"{CALLED}{GOOD}")
 
 
 def add_gallery_options(parser: argparse.ArgumentParser) -> None:
@@ -46,7 +46,7 @@ def add_gallery_options(parser: argparse.ArgumentParser) -> None:
 
 
 def outcome(result: ImageResult) -> str:
-    """Return what became of an image, one of OUTCOMES."""
+    """Return what became of an image, one of CAPTIONS."""
     unlabelled = result.split == UNLABELLED
     return f"{CALLED}{result.verdict}" if unlabelled else result.outcome
 
@@ -94,7 +94,9 @@ def gallery_data(
     """
     ours, own_faults = one.metrics["glae"], []
     shown = worst_first(chosen(one.results, options.gallery), ours["threshold"] or 0)
-    map_threshold = ours.get("map_threshold") or ours["threshold"]  # an earlier version had one
+    map_threshold = ours["map_threshold"]
+    if map_threshold is None:  # an earlier version had one threshold, or wrote none
+        map_threshold = ours["threshold"]
     pictures: dict[str, Thumbnail] = {}
     with noted(own_faults):
         places = {result.image for result in shown}
@@ -102,20 +104,28 @@ def gallery_data(
         samples = [sample for sample in scored if sample.place.as_posix() in places]
         made = thumbnails(one.run, samples, map_threshold, options, compute, own_faults)
         pictures = {sample.place.as_posix(): picture for sample, picture in made}
+        gone = places - {sample.place.as_posix() for sample in samples}
+        own_faults += [f"there is no test image {place}" for place in sorted(gone)]
     if own_faults:
         more = f", and {len(own_faults) - 1} more" if len(own_faults) > 1 else ""
         faults.append(f"the gallery of {one.run.results_file}: {min(own_faults)}{more}")
-    counts = Counter(map(outcome, shown))
+    of_shown, of_all = (Counter(map(outcome, of)) for of in (shown, one.results))
     order = {result.image: number for number, result in enumerate(at_random(shown))}
     return {
         "images": [item(result, pictures, order[result.image]) for result in shown],
         "maps": [*dict.fromkeys(chain.from_iterable(p.maps for p in pictures.values()))],
+        "has_threshold": map_threshold is not None,
         "marked": any(picture.truth for picture in pictures.values()),
         "total": len(one.results),
-        "outcomes": {kind: counts[kind] for kind in OUTCOMES if counts[kind]},
+        "outcomes": {kind: part(of_shown[kind], of_all[kind]) for kind in CAPTIONS if of_all[kind]},
         "defects": sorted({result.defect for result in shown}),
         "bar": webp(Image.fromarray(heat(np.linspace(0, 2, COLOURS)[None], 1))),
     }
+
+
+def part(shown: int, of: int) -> str:
+    """Return how many images are shown, and of how many where those are not all."""
+    return str(of) if shown == of else f"{shown} of {of}"
 
 
 def item(result: ImageResult, pictures: dict[str, Thumbnail], random_place: int) -> dict:

@@ -47,7 +47,7 @@ def webp(pixels: Image.Image) -> str:
     return base64.b64encode(content.getvalue()).decode()
 
 
-def outline(region: np.ndarray, size: tuple[int, int]) -> str:
+def outline_path(region: np.ndarray, size: tuple[int, int]) -> str:
     """Return the outlines of a region, bool (H, W), as an SVG path in a picture of `size`."""
     scale = np.array(size) / region.shape[::-1]
     found, _ = cv2.findContours(region.view(np.uint8), cv2.RETR_CCOMP, cv2.CHAIN_APPROX_SIMPLE)
@@ -63,13 +63,14 @@ def resized(shown: np.ndarray, size: tuple[int, int]) -> np.ndarray:
 
 
 def thumbnail(
-    sample: Sample, maps: Maps, threshold: float, bits: int | None, faults: list[str]
+    sample: Sample, maps: Maps, threshold: float | None, bits: int | None, faults: list[str]
 ) -> Thumbnail:
     """Return what a page shows of an image and its maps.
 
     Calibration has brought all maps to one scale, on which the combined one's `threshold` is: their
-    colours compare. `bits` as in `decode`. A mask that cannot be read is among the `faults`; raises
-    InputError for such an image.
+    colours compare. Without a threshold each map's end at its maximum, and there is no contour.
+    `bits` as in `decode`. A mask that cannot be read is among the `faults`; raises InputError for
+    such an image.
     """
     image = decode(sample.image, bits=bits)
     scale = min(1, SIDE / max(image.size))
@@ -79,9 +80,13 @@ def thumbnail(
         with noted(faults):
             defect |= read_defect(path, defect.shape)
     shown = {name: resized(of, size) for name, of in maps.items()}
-    coloured = {n: webp(Image.fromarray(heat(of, threshold))) for n, of in shown.items()}
-    contour = outline(shown[COMBINED] > threshold, size) if COMBINED in shown else ""
-    return Thumbnail(size, webp(image.resize(size)), coloured, outline(defect, size), contour)
+    coloured, contour = {}, ""
+    for name, of in shown.items():
+        middle = of.max() / 2 if threshold is None else threshold  # of the colours
+        coloured[name] = webp(Image.fromarray(heat(of, middle)))
+    if COMBINED in shown and threshold is not None:
+        contour = outline_path(shown[COMBINED] > threshold, size)
+    return Thumbnail(size, webp(image.resize(size)), coloured, outline_path(defect, size), contour)
 
 
 def looked_at(
@@ -113,7 +118,7 @@ def load_scorer(
 def thumbnails(
     run: Run,
     samples: list[Sample],
-    threshold: float,
+    threshold: float | None,
     options: argparse.Namespace,
     compute: Compute,
     faults: list[str],

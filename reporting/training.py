@@ -35,7 +35,7 @@ def training(one: Evaluated, settings: list[Option], faults: list[str]) -> Train
     losses: Losses = {}
     if one.run.losses_file.exists():
         with noted(faults):
-            losses = thinned(read_losses(one.run.losses_file))
+            losses = block_means(read_losses(one.run.losses_file))
     return Training(losses, facts(one), settings)
 
 
@@ -59,7 +59,7 @@ def read_losses(path: Path) -> dict[str, np.ndarray]:
     return dict(zip(head, values.T, strict=True))
 
 
-def thinned(columns: dict[str, np.ndarray], most: int = MOST_POINTS) -> Losses:
+def block_means(columns: dict[str, np.ndarray], most: int = MOST_POINTS) -> Losses:
     """Return at most `most` rows of a loss log, each the mean of several, with their last step.
 
     That is what the log itself does over steps. Terms that are absent throughout are left out.

@@ -12,6 +12,7 @@ from evaluation.results import TEST, UNLABELLED, ImageResult
 
 MOST = 1e15  # of any number: more is damage, and no chart's axis
 ROUNDING = 1e-6
+LEAST_SECONDS = 1e-9  # that anything takes: less is damage, too
 SPLITS = {TEST, UNLABELLED}
 
 Check = Callable[[object], bool]
@@ -25,6 +26,16 @@ def is_number(value: object) -> bool:
 def is_rate(value: object) -> bool:
     """Tell whether a value lies between 0 and 1."""
     return is_number(value) and -ROUNDING <= value <= 1 + ROUNDING
+
+
+def is_promise(value: object) -> bool:
+    """Tell whether a value is a rate of false alarms that can be promised: 0 cannot."""
+    return is_rate(value) and value > 0
+
+
+def is_duration(value: object) -> bool:
+    """Tell whether a value is a number of seconds; 0 where nothing was done."""
+    return is_number(value) and (value == 0 or value >= LEAST_SECONDS)
 
 
 def is_count(value: object) -> bool:
@@ -66,7 +77,8 @@ def is_curve(value: object) -> bool:
 
 OURS: dict[str, tuple[Check, object]] = {  # below `glae`; and what stands for a lack
     **dict.fromkeys(("auroc_pooled", "average_precision", "f1_max"), (or_none(is_rate), None)),
-    **dict.fromkeys(("pixel_auroc", "false_alarm_rate"), (or_none(is_rate), None)),
+    "pixel_auroc": (or_none(is_rate), None),
+    "false_alarm_rate": (or_none(is_promise), None),
     **dict.fromkeys(("threshold", "map_threshold", "curve_error"), (or_none(is_number), None)),
     **dict.fromkeys(("auroc_by_defect", "pixel_auroc_by_defect"), (each(or_none(is_rate)), {})),
     "au_pro_by_defect": (each(or_none(is_rate)), {}),
@@ -75,7 +87,7 @@ OURS: dict[str, tuple[Check, object]] = {  # below `glae`; and what stands for a
     "counts": (each(is_count), {}),
     "experts": (each(each(or_none(is_number))), {}),
     "unreadable": (several(is_text), []),
-    "seconds": (each(or_none(is_number)), {}),
+    "seconds": (each(or_none(is_duration)), {}),
     **dict.fromkeys(("seed", "held_out"), (or_none(is_count), None)),
     "verdicts": (each(each(is_count)), {}),
     "options": (each(is_option), {}),

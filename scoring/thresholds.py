@@ -10,6 +10,7 @@ import warnings
 from collections.abc import Mapping
 from pathlib import Path
 
+import numpy as np
 import torch
 
 from data.samples import InputError
@@ -96,13 +97,12 @@ def needed(rate: float) -> int:
     return math.ceil(1 / exact(rate)) - 1
 
 
-def promised_rate(detector: Detector) -> float | None:
-    """Return the part of good images that its threshold lets be called anomalous, at most.
+def promised_rate(good: torch.Tensor | np.ndarray, threshold: float | torch.Tensor) -> float | None:
+    """Return the part of good images that a threshold lets be called anomalous, at most.
 
-    None for a detector that kept no scores.
+    `good` are scores (n,) of held-out good images. None where there are none.
     """
-    good = good_scores(detector)
-    above = int((good > detector.threshold).sum())
+    above = int((good > threshold).sum())
     return (1 + above) / (len(good) + 1) if len(good) else None
 
 

@@ -12,7 +12,7 @@ from safetensors.torch import load_file, save
 from data.samples import require_file
 from utils.files import written_aside
 
-DTYPES = {
+DTYPE_NAMES = {
     torch.int64: "I64",
     torch.bool: "BOOL",
     torch.float32: "F32",
@@ -64,7 +64,7 @@ def check_tensors(
             if key not in slices:
                 raise ValueError(f"it holds no {key}")
             found = slices[key].get_dtype(), tuple(slices[key].get_shape())
-            expected = DTYPES[tensor.dtype], tuple(tensor.shape)
+            expected = DTYPE_NAMES[tensor.dtype], tuple(tensor.shape)
             if found != expected:
                 raise ValueError(f"{key} is {describe(*found)}, not {describe(*expected)}")
     for key in slices.keys() - like.keys():

@@ -5,17 +5,18 @@ import pytest
 from data.samples import ANOMALOUS, GOOD, InputError
 from evaluation.results import TEST, UNLABELLED, ImageResult, read_results_file, write_results
 
-HOSTILE = 'dent/"a, b"\u202e\n<script>.png'
+HOSTILE = ['dent/"a, b"\u202e\n<script>.png', "d/a\rb.png", "d/a\r\nb\n\r.png", "d/\udcff.png"]
 RESULTS = [
     ImageResult("good/0.png", TEST, GOOD, 0.25, 0.5, GOOD, 0.125, {"position": 0.1}),
-    ImageResult(HOSTILE, TEST, "dent", 1e-30, None, ANOMALOUS, None, {"position": 3.0}),
+    ImageResult("dent/0.png", TEST, "dent", 1e-30, None, ANOMALOUS, None, {"position": 3.0}),
     ImageResult("new/0.png", UNLABELLED, "new", 2.0, 0.01, ANOMALOUS, 0.5, {"position": -1.0}),
 ]
 
 
 def test_what_is_read_is_what_was_written(tmp_path):
-    write_results(tmp_path / "results.csv", RESULTS)
-    assert read_results_file(tmp_path / "results.csv") == RESULTS
+    results = [*RESULTS, *(RESULTS[0]._replace(image=name) for name in HOSTILE)]
+    write_results(tmp_path / "results.csv", results)
+    assert read_results_file(tmp_path / "results.csv") == results
 
 
 def test_an_outcome_is_what_became_of_an_image_and_without_a_label_its_verdict():

@@ -26,6 +26,15 @@ def said(one: Evaluated, warning: bool) -> str:
     return " ".join(figure.text for figure in figures(one) if figure.warning == warning)
 
 
+def test_images_of_the_validation_and_those_that_set_the_threshold_are_told_apart(evaluated):
+    one = evaluated(COOKIES, 0.9)
+    assert "Trained on 99 good images, with 10 validation images." in said(one, False)
+    for experts, how in (("position", ", each held out in turn (cross-fitting)"), ("student", "")):
+        one.metrics["glae"] |= {"held_out": 109, "experts": {experts: {}}}
+        set_by = f"validation images; the threshold is set by 109 held-out good images{how}."
+        assert set_by in said(one, False)
+
+
 def test_few_defects_above_the_threshold_are_told_where_the_auroc_is_high(evaluated):
     one = evaluated(COOKIES | {"good": [0.0, 0.1, 0.2, 0.3]}, 0.9)
     assert "finds 1 of 6 (16.7 %) defects" in said(one, False)

@@ -5,9 +5,11 @@ import io
 import json
 import shutil
 from collections import Counter
+from pathlib import Path
 
 import numpy as np
 import pytest
+import tifffile
 import torch
 from PIL import Image
 
@@ -16,10 +18,13 @@ from data.samples import ANOMALOUS, GOOD, InputError
 from evaluation.results import TEST, UNLABELLED, ImageResult
 from reporting.collected import collect
 from reporting.gallery import all_galleries, chosen, gallery_data, outcome
+from reporting.page import write_page
+from reporting.thumbnails import outline_path
 from tests.conftest import SIZE
 from utils.devices import Compute
 from utils.runs import Run
 
+END_OF_INFERNO = (252, 255, 164)  # as published
 CPU = Compute(torch.device("cpu"))
 
 
@@ -151,14 +156,56 @@ def test_images_that_were_moved_are_one_line_and_found_by_the_option(product, co
     assert of_run(copied, "--folder_path", str(moved)) == (sound, [])
 
 
+@pytest.mark.parametrize(
+    ("name", "change", "fault"),
+    [
+        ("stain/001.png", lambda path: path.write_bytes(b"no image"), "stain/001.png"),
+        ("good/001.png", Path.unlink, "there is no test image good/001.png"),
+    ],
+    ids=["damaged", "deleted"],
+)
 def test_an_image_that_cannot_be_read_is_one_line_and_the_others_are_shown(
-    product, copied, tmp_path
+    product, copied, tmp_path, name, change, fault
 ):
     moved = shutil.copytree(product, tmp_path / product.name)
-    (moved / "test" / "stain" / "001.png").write_bytes(b"no image")
+    change(moved / "test" / name)
     data, faults = of_run(copied, "--folder_path", str(moved))
     lacks = [image["name"] for image in data["images"] if image["picture"] is None]
-    assert (lacks, len(faults)) == (["stain/001.png"], 1)
+    assert (lacks, len(faults)) == ([name], 1)
+    assert fault in faults[0]
+
+
+def with_thresholds(run: Run, **thresholds: float | None) -> None:
+    metrics = json.loads(run.metrics_file.read_text())
+    metrics["glae"] |= thresholds
+    run.metrics_file.write_text(json.dumps(metrics))
+
+
+def test_without_a_threshold_colours_end_at_each_maps_maximum(copied, tmp_path):
+    with_thresholds(copied, threshold=None, map_threshold=None)
+    data, faults = of_run(copied)
+    assert faults == []
+    assert not any(image["picture"]["contour"] for image in data["images"])
+    for image in data["images"]:
+        if image["defect"] == "stain":  # what is below 0 everywhere stays dark
+            assert shown(image).sum(2).max() > 0.9 * sum(END_OF_INFERNO)
+    write_page(tmp_path / "index.html", *collect([copied.output]), {copied: data})
+    page = (tmp_path / "index.html").read_text()
+    assert ("maximum</span>" in page, "map above its" in page) == (True, False)
+
+
+def test_a_threshold_of_zero_is_one(copied):
+    with_thresholds(copied, map_threshold=0.0)
+    data, _ = of_run(copied, "--no_expert_maps")
+    for image in data["images"]:
+        above = tifffile.imread((copied.maps_folder / "test" / image["name"]).with_suffix(".tiff"))
+        assert image["picture"]["contour"] == outline_path(above > 0, SIZE)
+
+
+def test_of_each_outcome_it_is_told_how_many_there_are_beside_those_shown(make_output, tmp_path):
+    run = make_output(tmp_path, {"good": [0, 3, 0.9], "dent": [0.5, 5], "cut": [0.2, 1.1]}, 1.0)
+    told = {"missed": "1 of 2", "false alarm": "1", "found": "1 of 2", "passed": "0 of 2"}
+    assert of_run(run, "--gallery", "3")[0]["outcomes"] == told
 
 
 def test_images_without_a_label_are_shown_the_most_suspicious_first(copied):

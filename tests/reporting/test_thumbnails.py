@@ -8,7 +8,7 @@ import numpy as np
 from PIL import Image, ImageDraw
 
 from data.samples import Sample
-from reporting.thumbnails import SIDE, outline, thumbnail
+from reporting.thumbnails import SIDE, outline_path, thumbnail
 from tests.conftest import SIZE, deep, picture, stain_mask
 
 HEAT = {0.0: (0, 0, 4), 0.5: (188, 55, 84), 1.0: (252, 255, 164)}  # of inferno, as published
@@ -100,11 +100,11 @@ def test_an_outline_has_holes_and_the_smallest_spot():
     ring = np.zeros((100, 200), bool)
     ring[20:80, 50:150] = True
     ring[40:60, 80:120] = False
-    assert overlap(filled(outline(ring, (100, 50)), (100, 50)), ring[::2, ::2]) > 0.9
+    assert overlap(filled(outline_path(ring, (100, 50)), (100, 50)), ring[::2, ::2]) > 0.9
     spot = np.zeros((1000, 1000), bool)
     spot[500, 250] = True
-    assert outline(spot, (200, 200)) == "M50.1 100.1Z"  # round ends of a line show it
-    assert outline(np.zeros((10, 10), bool), (10, 10)) == ""
+    assert outline_path(spot, (200, 200)) == "M50.1 100.1Z"  # round ends of a line show it
+    assert outline_path(np.zeros((10, 10), bool), (10, 10)) == ""
 
 
 def test_a_mask_that_cannot_be_read_is_a_fault_and_the_rest_is_shown(tmp_path):

@@ -7,7 +7,7 @@ import torch
 from data.samples import InputError
 from reporting.collected import collect
 from reporting.page import write_page
-from reporting.training import duration, read_losses, speed, thinned
+from reporting.training import block_means, duration, read_losses, speed
 from training.loss_log import LossLog
 
 TERMS = ("hard", "autoencoder", "penalty")
@@ -46,7 +46,7 @@ def test_what_is_no_loss_log_is_named(tmp_path, text):
 def test_many_rows_are_thinned_to_means_with_their_last_step():
     steps = np.arange(1.0, 65_001)
     losses = {"step": steps, "total": 1 / steps, "penalty": np.full(65_000, np.nan)}
-    thin = thinned(losses, 300)
+    thin = block_means(losses, 300)
     size = 217  # 65,000 / 300, rounded up
     assert thin.keys() == {"step", "total"}
     assert thin["step"] == [*range(size, 65_001, size), 65_000]
