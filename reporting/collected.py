@@ -53,7 +53,9 @@ def collect(outputs: list[Path]) -> tuple[list[Evaluated], list[str]]:
     for output in distinct(outputs, faults):
         paths = sorted((output / "metrics").glob("*/[!.]*.json"))
         paths = [path for path in paths if path.parent.name in DATASETS]
-        if not paths:
+        if not output.is_dir():
+            faults.append(f"{output} is no folder: name an output folder of main.py")
+        elif not paths:
             faults.append(f"{output} holds no metrics: evaluate it with inference.py")
         for path in paths:
             with noted(faults):

@@ -26,7 +26,8 @@ def write_report(outputs: list[Path], folder: Path, options: Namespace) -> tuple
     except ModuleNotFoundError as error:
         text = f"a report needs {error.name}: pip install -r requirements.txt"
         raise InputError(text) from error
-    claim(folder)
+    if any(output.is_dir() for output in outputs):  # else nothing is to be made there
+        claim(folder)
     found, faults = collect(outputs)
     galleries = all_galleries(found, options, pick_compute(options), faults)
     write_page(folder / PAGE, found, faults, galleries)

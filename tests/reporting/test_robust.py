@@ -173,6 +173,10 @@ def test_an_output_that_holds_nothing_is_named_beside_what_is_shown(output, outc
     code, out, errors = outcome(report, [*others, "--output_dir", tmp_path / "none", *NO_IMAGES])
     assert (code, out, len(errors)) == (2, "", 3)
     assert not (tmp_path / "none" / "index.html").exists()
+    code, out, errors = outcome(report, [tmp_path / "nowhere", *NO_IMAGES])
+    assert (code, out) == (2, "")
+    assert "nowhere is no folder" in errors[0]
+    assert not (tmp_path / "nowhere").exists()
 
 
 @pytest.mark.parametrize("again", ["out", "./out", "out/../out", "link"])
