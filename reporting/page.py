@@ -19,7 +19,7 @@ from utils.runs import Run
 from utils.version import project_version
 
 TEMPLATES = Path(__file__).parent / "templates"
-SCRIPTS = ("report.js", "training.js", "charts.js", "gallery.js")
+SCRIPTS = ("report.js", "plots.js", "training.js", "scores.js", "charts.js", "gallery.js")
 STYLES = ("report.css", "charts.css", "gallery.css")
 
 Galleries = Mapping[Run, dict]  # see `reporting.gallery.gallery_data`
@@ -42,6 +42,11 @@ def assets(names: tuple[str, ...]) -> str:
     return "\n".join((TEMPLATES / name).read_text(encoding="utf-8") for name in names)
 
 
+def own_script() -> str:
+    """Return the page's own script: one strict block, where no two files can use a name twice."""
+    return f'"use strict";\n{{\n{assets(SCRIPTS)}\n}}'
+
+
 def as_data(value: object) -> Markup:
     """Return a value as JSON that cannot end the element of the page that it stands in."""
     text = json.dumps(value, ensure_ascii=True, allow_nan=False, separators=(",", ":"))
@@ -62,7 +67,7 @@ def render(found: list[Evaluated], faults: list[str], galleries: Galleries = NON
 
     What cannot be read of it now is added to `faults`.
     """
-    plotly, script = get_plotlyjs(), assets(SCRIPTS)
+    plotly, script = get_plotlyjs(), own_script()
     arranged = sections(found, faults)
     return (
         environment()

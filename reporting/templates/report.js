@@ -1,33 +1,24 @@
-"use strict";
 /* The frame: tables are sorted, a run is chosen, and what is heavy is made when it is seen. */
 
-/** Run plotly, which takes a second that a page without a chart in view need not spend. */
-function startPlotly() {
-  if (window.Plotly) return;
-  const script = document.createElement("script");
-  script.textContent = document.getElementById("plotly").textContent;
-  document.head.append(script); // the page's policy knows it by its hash
+/** Return a new element with properties and children; strings become text. */
+function element(tag, properties = {}, ...children) {
+  const made = Object.assign(document.createElement(tag), properties);
+  made.append(...children);
+  return made;
 }
 
-/** Call `make` with an element when it first comes into view; then plotly is there. */
-function onceSeen(element, make) {
+/** Return a number of things in words. */
+function plural(count, thing) {
+  return `${count.toLocaleString("en")} ${thing}${count === 1 ? "" : "s"}`;
+}
+
+/** Call `show` when an element first comes into view. */
+function onceSeen(watched, show) {
   new IntersectionObserver((entries, observer) => {
-    if (entries.some((entry) => entry.isIntersecting)) {
-      observer.disconnect();
-      startPlotly();
-      make(element);
-    }
-  }, { rootMargin: "200px" }).observe(element);
-}
-
-/** Return a colour of the page, such as "--ink", in the scheme that is on. */
-function colour(name) {
-  return getComputedStyle(document.documentElement).getPropertyValue(name).trim();
-}
-
-/** Return text for plotly, whose labels would read what looks like HTML. */
-function plain(text) {
-  return text.replaceAll("&", "&amp;").replaceAll("<", "&lt;").replaceAll(">", "&gt;");
+    if (!entries.some((entry) => entry.isIntersecting)) return;
+    observer.disconnect();
+    show();
+  }, { rootMargin: "200px" }).observe(watched);
 }
 
 /** Sort each body of a table by a column: numbers by their value, gaps last, the rest by name. */

@@ -74,6 +74,24 @@ def test_curves_are_drawn_once_they_are_seen(make_output, open_page, tmp_path):
     assert told == "Loss curves. The total loss: 1.5 at step 1, 3 at step 4."
 
 
+def test_losses_have_the_colours_of_the_page_in_light_and_dark(make_output, open_page, tmp_path):
+    playwright = pytest.importorskip("playwright.sync_api")
+    log_losses(make_output(tmp_path, {"good": [0.1], "dent": [2.0]}, 1.0).losses_file, 4)
+    write_page(tmp_path / "index.html", *collect([tmp_path]))
+    page = open_page(tmp_path / "index.html")
+    page.locator(".losses .chart").scroll_into_view_if_needed()
+    page.locator(".losses .chart .main-svg").first.wait_for()
+    drawn = "[...document.querySelector('.losses .chart').data].map(({line}) => line.color)"
+    chosen = "[1, 2, 3].map(n => getComputedStyle(document.body).getPropertyValue(`--series-${n}`))"
+    light = page.evaluate(drawn)
+    assert light == page.evaluate(chosen)
+    page.emulate_media(color_scheme="dark")
+    text = page.locator(".losses .legendtext").first
+    playwright.expect(text).to_have_css("fill", "rgb(232, 234, 237)")  # --ink
+    assert page.evaluate(drawn) == page.evaluate(chosen)
+    assert not {*light} & {*page.evaluate(drawn)}
+
+
 def test_statistics_alone_have_no_losses_and_a_damaged_log_is_told(
     make_output, open_page, tmp_path
 ):
