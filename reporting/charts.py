@@ -173,12 +173,12 @@ def points_of(curve: object) -> list[list[float]]:
 def calibration(one: Evaluated, kept: np.ndarray, threshold: float | None) -> dict | None:
     """Return `rates` of false alarms, and the part `found` of good test images with p at most that.
 
-    None without good test images, or without p-values, which earlier versions did not write. In 95
-    of 100 runs that keep their promise `found` is from `low` to `high`, which are [] where the n
-    kept scores are not known. A p-value is at most k / (n + 1) above the k-th highest of them.
-    Calibration, too, has few images: of new good ones a part is above that is distributed as
-    Beta(k, n + 1 - k), and so of m test images a beta-binomial number. Source: Vovk, *Conditional
-    Validity of Inductive Conformal Predictors*, 2012; Bates et al., 2023.
+    None without good test images, or without p-values, which earlier versions did not write. At
+    each rate, `found` is from `low` to `high` in 95 of 100 runs that keep their promise; these are
+    [] where the n kept scores are not known. A p-value is at most k / (n + 1) above the k-th
+    highest of them. Calibration, too, has few images: of new good ones a part is above that is
+    distributed as Beta(k, n + 1 - k), and so of m test images a beta-binomial number. Source: Vovk,
+    *Conditional Validity of Inductive Conformal Predictors*, 2012; Bates et al., 2023.
     """
     good = [result for result in one.labelled if result.defect == GOOD]
     p = np.sort([result.p_value for result in good if result.p_value is not None])

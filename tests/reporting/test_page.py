@@ -102,9 +102,11 @@ def test_a_run_s_own_tables_are_the_files(make_output, show, tmp_path):
     assert body_of(page, metrics) == [[c, in_percent(stored(run, c))] for c in COLUMNS]
     aurocs = {name: in_percent(value) for name, value in ours["auroc_by_defect"].items()}
     assert body_of(page, defects) == [
-        ["dent", "3", "1", aurocs["dent"], "–", "80.0"],
-        ["scratch", "2", "1", aurocs["scratch"], "–", "80.0"],
+        ["dent", "3", "1", aurocs["dent"], "80.0"],
+        ["scratch", "2", "1", aurocs["scratch"], "80.0"],
     ]
+    heads = page.locator(f"{defects} thead th").all_inner_texts()
+    assert heads == ["Defect", "Images", "Found", "AUROC", "AU-PRO 0.3"]  # pixels have no AUROC
 
 
 def test_seeds_are_averaged_and_models_compared(make_output, show, tmp_path):
