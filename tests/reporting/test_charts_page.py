@@ -118,6 +118,8 @@ def test_defects_are_shown_together_or_each_by_itself(charts):
     page = charts(TWO_DEFECTS)
     names = "[...document.querySelectorAll('.chart')].map(c => c.data.map(t => t.name).join())"
     together = page.evaluate(names)
+    charts_beside = page.locator("figure:not(.wide) .chart").all()
+    assert len({chart.bounding_box()["y"] for chart in charts_beside}) == 1 < len(charts_beside)
     page.locator("select.by-defect").select_option("each by itself")
     assert matrix(page) == by_hand(1.0, good=GOOD_SCORES, dent=DENT, hole=HOLE)
     each = page.evaluate(names)
@@ -189,6 +191,7 @@ def test_without_labels_new_pictures_stand_beside_held_out_ones(charts):
 def test_charts_of_equal_scores_are_drawn(charts):
     page = charts({"good": [1.0], "dent": [1.0]}, kept=[1.0])
     assert matrix(page) == [["good", "1", "0"], ["dent", "1", "0"]]
+    assert "0.0 % (0 of 1 good image)" in page.locator(".scores dl").inner_text()
 
 
 def test_bars_add_up_to_all_images_and_none_is_on_both_sides_of_the_threshold(charts):

@@ -68,6 +68,7 @@ def test_hostile_names_are_text_and_nothing_of_them_runs(hostile, open_page, tmp
     links = page.eval_on_selector_all("[href]", "all => all.map(one => one.getAttribute('href'))")
     assert [link for link in links if not link.startswith(("#", "https://", "data:"))] == []
     assert page.evaluate("Object.keys(Object.prototype).length") == 0
+    assert page.evaluate("typeof choose") == "undefined"  # scripts keep their names to themselves
 
 
 def test_a_name_that_is_no_unicode_is_shown_as_far_as_it_is(make_output, open_page, tmp_path):
