@@ -25,6 +25,10 @@ class Block:
     charts: dict  # see `chart_data`
     training: Training
 
+    @property
+    def warned(self) -> bool:
+        return any(figure.warning for figure in self.figures)
+
 
 @dataclass(frozen=True)
 class Category:
@@ -34,7 +38,7 @@ class Category:
 
     @property
     def warned(self) -> bool:
-        return any(figure.warning for block in self.blocks for figure in block.figures)
+        return any(block.warned for block in self.blocks)
 
 
 @dataclass(frozen=True)

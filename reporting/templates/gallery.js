@@ -6,7 +6,7 @@ const ORDERS = {
   high: (a, b) => b.score - a.score,
   low: (a, b) => a.score - b.score,
   random: (a, b) => a.random - b.random,
-  name: (a, b) => (a.name < b.name ? -1 : 1),
+  name: (a, b) => a.name.localeCompare(b.name, undefined, { numeric: true }),
 };
 const STEPS = { ArrowLeft: -1, ArrowRight: 1 };
 

@@ -12,13 +12,19 @@ function plural(count, thing) {
   return `${count.toLocaleString("en")} ${thing}${count === 1 ? "" : "s"}`;
 }
 
-/** Call `show` when an element first comes into view. */
+const unseen = new Map(); // an element that has not been in view → what shows it
+
+/** Call `show` when an element first comes into view, or is printed. */
 function onceSeen(watched, show) {
-  new IntersectionObserver((entries, observer) => {
-    if (!entries.some((entry) => entry.isIntersecting)) return;
+  const observer = new IntersectionObserver((entries) => {
+    if (entries.some((entry) => entry.isIntersecting)) unseen.get(watched)();
+  }, { rootMargin: "200px" });
+  unseen.set(watched, () => {
     observer.disconnect();
+    unseen.delete(watched);
     show();
-  }, { rootMargin: "200px" }).observe(watched);
+  });
+  observer.observe(watched);
 }
 
 /** Sort each body of a table by a column: numbers by their value, gaps last, the rest by name. */
@@ -78,5 +84,6 @@ for (const link of document.querySelectorAll("a[href^='#']")) {
 addEventListener("hashchange", openTarget);
 addEventListener("beforeprint", () => {
   for (const details of document.querySelectorAll("details")) details.open = true;
+  for (const [watched, show] of unseen) if (watched.checkVisibility()) show();
 });
 openTarget();

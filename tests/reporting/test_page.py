@@ -175,6 +175,25 @@ def test_the_chosen_run_is_shown_and_what_it_differs_in_is_marked(make_output, s
     assert marked.all_inner_texts() == ["image_size\t128 160\tdiffers 256"]
 
 
+def test_a_run_to_look_at_is_marked_where_it_is_chosen(make_output, show, tmp_path):
+    make_output(tmp_path / "one", SCORES, 1.0)
+    make_output(tmp_path / "two", {"good": [0.1, 0.2], "dent": [0.3, 0.4]}, 1.0, seed=1)
+    page = show("one", "two")
+    options = page.get_by_label("Run", exact=True).locator("option").all_inner_texts()
+    assert [option.startswith("⚠ ") for option in options] == [False, True]  # all are missed
+
+
+def test_what_is_printed_has_all_charts_of_the_run_that_is_shown(make_output, show, tmp_path):
+    for name, seed in (("one", 0), ("two", 1)):
+        make_output(tmp_path / name, SCORES, 1.0, seed=seed)
+    page = show("one", "two")
+    page.evaluate("dispatchEvent(new Event('beforeprint'))")
+    charts, shown = page.locator(".charts .chart"), page.locator(".run:visible .charts .chart")
+    drawn = ".js-plotly-plot"
+    assert 2 < shown.count() == shown.and_(page.locator(drawn)).count() < charts.count()
+    assert charts.and_(page.locator(drawn)).count() == shown.count()
+
+
 def test_a_table_is_sorted_by_click_and_by_keyboard(make_output, show, tmp_path):
     make_output(tmp_path / "out", SCORES, 1.0, "a")
     make_output(tmp_path / "out", BETTER, 1.0, "b")
