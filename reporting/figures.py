@@ -7,7 +7,7 @@ import scipy.stats
 
 from data.samples import GOOD
 from evaluation.cells import GAP, percent
-from evaluation.columns import columns
+from evaluation.columns import columns, shown_columns
 from evaluation.verdicts import finds_few
 from models.experts import NETWORKS
 from reporting.collected import Evaluated
@@ -33,9 +33,11 @@ def figures(one: Evaluated) -> list[Figure]:
 
 
 def values(one: Evaluated) -> list[tuple[str, str]]:
-    """Return all that was measured of a run, in percent."""
+    """Return what was measured of a run, in percent; other limits of sPRO stand below its curve."""
+    headline = shown_columns(one.run.dataset, ("headline",))
     getters = columns(one.run.dataset).items()
-    return [(name, percent(get(one.metrics))) for name, get in getters]
+    shown = [name for name, _ in getters if name in headline or not name.startswith("sPRO")]
+    return [(name, percent(get(one.metrics))) for name, get in getters if name in shown]
 
 
 def counted(one: Evaluated) -> Iterator[Figure]:
