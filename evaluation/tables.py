@@ -15,7 +15,7 @@ import numpy as np
 import tabulate
 
 from data.catalog import DATASETS
-from data.samples import InputError
+from data.samples import InputError, require_file
 from evaluation.cells import cell, csv_of, std, two_lines
 from evaluation.columns import Chosen, columns, shown_columns
 from evaluation.gaps import gaps
@@ -38,6 +38,7 @@ Tables = dict[str, dict[str, Seeds]]  # dataset -> what tells models apart, or "
 def read_metrics(path: Path) -> dict:
     """Read a category's metrics file. Raises InputError for a damaged one."""
     try:
+        require_file(path)
         measured = json.loads(path.read_text(encoding="utf-8"))
         for get in columns(path.parent.name).values():
             get(measured)

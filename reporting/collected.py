@@ -7,7 +7,7 @@ from datetime import datetime, timezone
 from pathlib import Path
 
 from data.catalog import DATASETS
-from data.samples import InputError, noted, require_file
+from data.samples import InputError, noted
 from evaluation import compared
 from evaluation.groups import grouped
 from evaluation.results import UNLABELLED, ImageResult, read_results_file
@@ -71,7 +71,6 @@ def evaluated(run: Run, faults: list[str]) -> Evaluated:
     Both are as `reporting.validation` wants them. Raises InputError for damaged metrics.
     """
     with damage_named(run.metrics_file):
-        require_file(run.metrics_file)
         metrics = whole_metrics(read_metrics(run.metrics_file), run.dataset)
     results: list[ImageResult] = []
     if not run.results_file.exists():

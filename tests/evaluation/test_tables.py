@@ -4,12 +4,14 @@ import csv
 import io
 import json
 import math
+import os
 import statistics
 
 import pytest
 
+from data.samples import InputError
 from evaluation.columns import columns
-from evaluation.tables import formatted, rows
+from evaluation.tables import formatted, read_results, rows
 from tests.evaluation.made_up import (
     PLACES,
     PRO,
@@ -186,3 +188,10 @@ def test_a_dataset_that_one_run_alone_has_is_shown_without_deviations(one_run):
     runs = {(record["dataset"], record["category"]): record["runs"] for record in found}
     assert runs["mvtec_ad", "bottle"] == 2
     assert runs["mvtec_loco", "screw_bag"] is None
+
+
+def test_a_pipe_in_the_place_of_metrics_is_not_waited_for(tmp_path):
+    (tmp_path / "metrics" / "demo").mkdir(parents=True)
+    os.mkfifo(tmp_path / "metrics" / "demo" / "kit.json")
+    with pytest.raises(InputError, match=r"kit\.json is damaged"):
+        read_results(tmp_path)
