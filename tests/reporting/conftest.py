@@ -18,7 +18,7 @@ FLAGS += ["--disable-background-networking", "--disable-component-update", "--di
 CHROMIUM = shutil.which("chromium")
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")  # a process can have one driver of browsers at a time
 def chromium():
     """Debian's browser, without a window."""
     playwright = pytest.importorskip("playwright.sync_api")
