@@ -25,6 +25,16 @@ def report_faults(faults: list[str]) -> None:
 
 
 @contextmanager
+def told_of(where: object) -> Iterator[None]:
+    """Put before each line of an InputError where it comes from: a file, an option; if anywhere."""
+    try:
+        yield
+    except InputError as error:
+        lead = f"{where}: " if where else ""
+        raise InputError(*(f"{lead}{fault}" for fault in error.args)) from error
+
+
+@contextmanager
 def noted(faults: list[str]) -> Iterator[None]:
     """Add an InputError's lines to `faults` instead of raising it."""
     try:

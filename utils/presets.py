@@ -8,12 +8,12 @@ one must be; one on the command line wins over what presets say.
 import argparse
 import sys
 import warnings
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Any
 
 from data.catalog import DATASETS
-from data.samples import InputError, report_faults
+from data.samples import InputError, report_faults, told_of
 from utils.files import TextLoader, read_yaml
 from utils.options import FLAGS, Parser
 
@@ -85,25 +85,33 @@ def preset_tokens(parser: Parser, path: Path) -> list[str]:
     preset = read_yaml(path, TextLoader) or {}
     if not isinstance(preset, dict):
         raise InputError(f"{path} must hold lines of 'option: value'")
+    return mapping_tokens(parser, preset, path)
+
+
+def mapping_tokens(
+    parser: Parser, values: dict, where: object, refused: Collection[str] = NOT_PRESET
+) -> list[str]:
+    """Turn values by the names of their options into command-line tokens, none of `refused`.
+
+    Raises InputError naming `where` they stand and all that is wrong there.
+    """
     faults, tokens = [], []
-    for key, value in preset.items():
+    for key, value in values.items():
         if key in INFORMATION:
             continue
         if (key, str(value)) in RETIRED:
-            warnings.warn(f"{path}: {key} {value} is no option any more: ignored", stacklevel=2)
+            warnings.warn(f"{where}: {key} {value} is no option any more: ignored", stacklevel=2)
             continue
         action = parser._option_string_actions.get(f"--{key}")
         if action is None:
-            faults.append(f"{path}: {parser.unknown(f'--{key}')}")
-        elif key in NOT_PRESET or not is_plain(value, takes_several(action)):
-            faults.append(f"{path}: {key} cannot be set here, or not to such a value")
+            faults.append(f"{where}: {parser.unknown(f'--{key}')}")
+        elif key in refused or not is_plain(value, takes_several(action)):
+            faults.append(f"{where}: {key} cannot be set here, or not to such a value")
         else:
             tokens += tokens_of(action, key, value)
     report_faults(faults)
-    try:
+    with told_of(where):
         parser.parse_args(tokens)
-    except InputError as error:
-        raise InputError(*(f"{path}: {fault}" for fault in error.args)) from error
     return tokens
 
 
