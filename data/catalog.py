@@ -144,6 +144,26 @@ def folder_of(category: Category, root: Path) -> Path:
     return own if inside and category.samples else root
 
 
+def require_dataset(name: str) -> None:
+    """Raise InputError, which lists those there are, when there is no dataset of this name."""
+    if name not in DATASETS:
+        raise InputError(f"there is no dataset {name}: choose one of {', '.join(DATASETS)}")
+
+
+def find_all(dataset: str, path: str | None) -> list[str]:
+    """Return the categories of `dataset` in `path`, or in its usual place; a product is one itself.
+
+    Raises InputError as `find_root` does, or when there are none.
+    """
+    root = find_root(dataset, None if path is None else Path(path).expanduser())
+    found = DATASETS[dataset].find(root)
+    if not found and dataset == "folder" and mvtec.is_category(root):
+        return [root.resolve().name]  # the one product that `root` is
+    if not found:
+        raise InputError(f"{root} holds no category of {dataset}: {DATASETS[dataset].hint}")
+    return found
+
+
 def choose_name(dataset: str, root: Path, name: str | None) -> str:
     """Return the name of the category meant. Raises InputError for one that cannot be."""
     found = DATASETS[dataset].find(root)
@@ -219,14 +239,8 @@ def main(arguments: list[str]) -> int:
     dataset, path = arguments
     sys.stdout.reconfigure(encoding="utf-8")  # names are for a shell, which passes bytes on
     try:
-        if dataset not in DATASETS:
-            raise InputError(f"there is no dataset {dataset}: choose one of {', '.join(DATASETS)}")
-        root = find_root(dataset, Path(path).expanduser())
-        found = DATASETS[dataset].find(root)
-        if not found and dataset == "folder" and mvtec.is_category(root):
-            found = [root.resolve().name]  # the one product that `root` is
-        if not found:
-            raise InputError(f"{path} holds no category of {dataset}: {DATASETS[dataset].hint}")
+        require_dataset(dataset)
+        found = find_all(dataset, path)
     except InputError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
