@@ -9,7 +9,7 @@ import pytest
 from tests.conftest import REPOSITORY
 
 FOLDERS = ("benchmarks", "data", "deployment", "distillation", "evaluation", "models")
-FOLDERS += ("prediction", "reporting", "scoring", "training")
+FOLDERS += ("prediction", "reporting", "scoring", "sweeping", "training")
 LINT = "from importlinter.cli import lint_imports_command; lint_imports_command()"
 UPWARDS = {
     "models/pdn.py": "from data.images import Size",

@@ -116,7 +116,7 @@ def home(tmp_path) -> Path:
     scripts = ("main.py", "inference.py", "predict.py", "calibrate.py", "export.py", "pretrain.py")
     scripts += ("report.py", "benchmark.py", "sweep.sh")
     rooms = ("distillation", "prediction", "training", "evaluation", "deployment", "scoring")
-    rooms += ("reporting", "utils", "data", "models", "benchmarks", "configs")
+    rooms += ("reporting", "sweeping", "utils", "data", "models", "benchmarks", "configs")
     for name in (*scripts, *rooms):
         copy = shutil.copytree if (REPOSITORY / name).is_dir() else shutil.copy
         copy(REPOSITORY / name, home / name)

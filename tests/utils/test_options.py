@@ -22,7 +22,8 @@ from utils.options import resolved
 from utils.presets import parse
 
 NAMES = ("main", "benchmark")
-PRESETS = sorted((REPOSITORY / "configs").rglob("*.yaml"))
+SWEEPS = (REPOSITORY / "configs" / "sweeps").iterdir()  # which tests/sweeping reads
+PRESETS = sorted({*(REPOSITORY / "configs").rglob("*.yaml")} - {*SWEEPS})
 
 
 def options_of(*argv: str):

@@ -1,0 +1,1 @@
+"""A grid of trainings: what its tasks are, and where they run."""
