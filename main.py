@@ -160,7 +160,8 @@ def main(options: argparse.Namespace) -> int:
         draw_cases(category, run.maps_folder, run.results_file, threshold, picture)
     print_tables([{options.dataset: {category.name: metrics}}], "simple")
     code = exit_code(metrics["glae"]["unreadable"])
-    return max(code, report_of(options)) if options.report else code
+    output = options.output_dir
+    return max(code, report_of([output], output, options)) if options.report else code
 
 
 if __name__ == "__main__":

@@ -47,13 +47,16 @@ def claim(folder: Path) -> None:
         raise InputError(f"--output_dir {folder} cannot be written: {error.strerror}") from error
 
 
-def report_of(options: Namespace) -> int:
-    """Write the report of main.py's --output_dir into it, and say where; return the exit code."""
+def report_of(outputs: list[Path], folder: Path, options: Namespace) -> int:
+    """Write the report of output folders below `folder`, and say where; return the exit code.
+
+    `options` are main.py's.
+    """
     from reporting.gallery import add_gallery_options
 
-    usual, output = ArgumentParser(), options.output_dir
+    usual = ArgumentParser()
     add_gallery_options(usual)  # where its images lie, each run in the folder knows
     options = Namespace(**vars(options) | vars(usual.parse_args([])))
-    path, faults = write_report([output], output / "report", options)
+    path, faults = write_report(outputs, folder / "report", options)
     say(printable(f"wrote {path}"))
     return exit_code(faults)

@@ -1,1 +1,1 @@
-"""A grid of trainings: what its tasks are, and where they run."""
+"""A grid of runs, on this machine or on Ray."""

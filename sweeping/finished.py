@@ -1,0 +1,96 @@
+"""Which tasks are finished: known again by their options and their data.
+
+A task that ended leaves a mark in its run's folder. Where there is none, as beside a run of main.py
+or of an earlier version, main.py's own check decides.
+"""
+
+import argparse
+import hashlib
+import json
+from collections.abc import Callable
+from contextlib import ExitStack
+from dataclasses import replace
+from functools import cache
+from pathlib import Path
+
+from data.catalog import find_root, survey_category
+from data.fingerprints import Images, differences, fingerprint, hash_of
+from data.samples import InputError
+from utils.files import DAMAGED, written_aside
+from utils.options import MAY_CHANGE, dataset_path, resolved
+from utils.runs import Run
+from utils.teachers import find_teacher
+
+MARK = "sweep.json"
+WORKERS = 4  # threads that read images
+
+
+def mark_of(run: Run) -> Path:
+    """Return where the mark of a finished task lies."""
+    return run.folder / MARK
+
+
+def write_mark(run: Run, options: str) -> None:
+    """Note that the run of `options`, see `hash_of_options`, has ended well."""
+    with written_aside(mark_of(run)) as aside:
+        mark = {"options": options, "metrics": metrics_hash(run)}
+        aside.write_text(json.dumps(mark), encoding="utf-8")
+
+
+def metrics_hash(run: Run) -> str | None:
+    """Return what tells the run's metrics from any others; None without test images."""
+    return hash_of(run.metrics_file) if run.metrics_file.exists() else None
+
+
+def hash_of_options(options: argparse.Namespace) -> str:
+    """Return what tells main.py's options from others that would train something else."""
+    kept = {key: value for key, value in resolved(options).items() if key not in MAY_CHANGE}
+    kept["penalty"] = options.imagenet_train_path is not None
+    kept["teacher"] = file_hash(find_teacher(options.weights or options.model_size or "medium"))
+    kept["ignore"] = options.ignore and file_hash(options.ignore)
+    return hashlib.blake2b(json.dumps(kept, sort_keys=True).encode(), digest_size=16).hexdigest()
+
+
+@cache
+def file_hash(path: Path) -> str:
+    """Return the hash of a file that does not change while a sweep runs."""
+    try:
+        return hash_of(path)
+    except OSError as error:
+        raise InputError(f"cannot read {path}: {error.strerror}") from error
+
+
+@cache
+def images_of(dataset: str, root: Path | None, name: str, seed: int) -> Images:
+    """Return the fingerprint of a category's images as they are now."""
+    return fingerprint(survey_category(dataset, find_root(dataset, root), name, seed), WORKERS)
+
+
+def is_marked(run: Run, options: argparse.Namespace) -> bool:
+    """Tell whether the run is that of a finished task of these options on these images."""
+    try:
+        mark = json.loads(mark_of(run).read_text(encoding="utf-8"))
+        known = mark == {"options": hash_of_options(options), "metrics": metrics_hash(run)}
+        former = run.read_images() if known else None
+    except (*DAMAGED, InputError):
+        return False
+    root = dataset_path(options, options.dataset)
+    now = former and images_of(options.dataset, root, run.subdataset, options.seed)
+    return bool(now) and not differences(former, now)
+
+
+def is_finished(run: Run, options: argparse.Namespace, check: Callable | None) -> bool:
+    """Tell whether nothing is left to be done for main.py's `options`.
+
+    `check` is what main.py prepares a training with; None where a node's main.py is to do that.
+    Raises InputError, as it does, for a run of other options or images.
+    """
+    if replace(run, replacement=True).folder.is_dir():
+        return False
+    if is_marked(run, options):
+        return True
+    if check is None or not (run.detector_file.exists() and run.is_evaluated()):
+        return False
+    with ExitStack() as locks:
+        check(argparse.Namespace(**vars(options) | {"check": True, "resume": True}), locks)
+    return True
