@@ -5,6 +5,7 @@ import os
 import signal
 import subprocess
 import sys
+import uuid
 import warnings
 from pathlib import Path
 from types import ModuleType
@@ -159,6 +160,25 @@ def fused(product, teacher, tmp_path_factory):
     from tests.running_main import ALL, trained
 
     return trained(product, teacher, tmp_path_factory.mktemp("fused"), *ALL)
+
+
+@pytest.fixture(scope="session")
+def s3_server(tmp_path_factory):
+    """A real S3 server, in a process of its own."""
+    from tests.s3_server import running
+
+    with running(tmp_path_factory.mktemp("s3")) as server:
+        yield server
+
+
+@pytest.fixture
+def bucket(s3_server, monkeypatch):
+    """An empty bucket, s3://<its name>; what reaches it is in the environment."""
+    from tests.s3_server import Bucket
+
+    for name, value in s3_server.variables.items():
+        monkeypatch.setenv(name, value)
+    return Bucket(s3_server, f"bucket-{uuid.uuid4().hex}")
 
 
 @pytest.fixture

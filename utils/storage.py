@@ -24,11 +24,12 @@ LIKE = "s3://bucket/folder, gs://bucket/folder, abfss://container@account…/fol
 # An empty part, "." or "..", a backslash, a drive, a control character, half a character.
 HOSTILE = re.compile(r"(^|/)\.{0,2}(/|$)|\\|^[A-Za-z]:|[\x00-\x1f\x7f-\x9f\ud800-\udfff]")
 MOST_FILES = 10**7  # of a local folder
+CHUNK = 2**23  # bytes that are asked for at once
 PATIENCE = 20  # seconds that Google's client tries again for; 15 minutes if it is not told
 CODE = re.compile(r"AWS Error (\w+(?: \(HTTP status \d+\))?)|Status\((\w+)")
 # What waiting does not mend.
 LASTING = ("bucket", "denied", "key", "signature", "auth", "token", "40")
-MEND = "is there such a bucket, does it answer, are credentials for it in the environment?"
+MEND = "is its name right, does the network reach it, are credentials for it in the environment?"
 
 
 class Entry(NamedTuple):
@@ -145,7 +146,7 @@ class Store:
         from pyarrow.fs import LocalFileSystem, copy_files
 
         local = LocalFileSystem()
-        copy_files(str(source), str(target), of or local, to or local)
+        copy_files(str(source), str(target), of or local, to or local, chunk_size=CHUNK)
 
     @cached_property
     def _opened(self) -> "tuple[FileSystem, str]":
