@@ -1,7 +1,6 @@
 """Dataset names: where each is expected, how to get it, which categories it has."""
 
 import os
-import sys
 import warnings
 from collections import Counter
 from collections.abc import Callable
@@ -232,21 +231,3 @@ def counted(names: list[str]) -> str:
     """Say how often each name occurs, in brackets."""
     numbers = ", ".join(f"{name} {number}" for name, number in sorted(Counter(names).items()))
     return f" ({numbers})" if numbers else ""
-
-
-def main(arguments: list[str]) -> int:
-    """Print the categories of DATASET found in PATH, one a line; for sweep.sh."""
-    dataset, path = arguments
-    sys.stdout.reconfigure(encoding="utf-8")  # names are for a shell, which passes bytes on
-    try:
-        require_dataset(dataset)
-        found = find_all(dataset, path)
-    except InputError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    print("\n".join(found))
-    return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))

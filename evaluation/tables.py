@@ -1,14 +1,8 @@
-"""Results → tables: one a dataset, a row a category, then the mean; over seeds mean ± std.
+"""Results → tables: one a dataset, a row a category, then the mean; over seeds mean ± std."""
 
-`python3 -m evaluation.tables OUTPUT ...` prints the tables of what has been evaluated already.
-"""
-
-import argparse
 import json
-import sys
 import warnings
 from collections.abc import Iterable
-from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -23,7 +17,6 @@ from evaluation.groups import Categories, grouped
 from evaluation.image_metrics import mean
 from utils.commands import printable
 from utils.files import written_aside
-from utils.startup import show_what_the_console_cannot
 
 tabulate.MIN_PADDING = 0  # beside a head, where LOCO's need every column of a terminal
 FORMATS = ("simple", "github", "latex", "csv", "json")
@@ -235,41 +228,3 @@ def notes_of(dataset: str, models: dict[str, list[Categories]], which: Chosen) -
     if any(len({frozenset(run) for run in of}) > 1 for of in models.values()):
         notes[MEAN] = f"{MEAN}: the runs are of different categories"
     return list(notes.values())
-
-
-def only(results: Results, dataset: str | None, categories: list[str]) -> Results:
-    """Return a dataset's results of these categories; all where none is asked for."""
-    return {
-        name: {c: m for c, m in found.items() if c in categories or not categories}
-        for name, found in results.items()
-        if dataset in (None, name)
-    }
-
-
-def main(arguments: list[str]) -> int:
-    """Print the tables of what has been evaluated already; for sweep.sh."""
-    show_what_the_console_cannot()
-    parser = argparse.ArgumentParser(prog="evaluation.tables")
-    parser.add_argument("outputs", nargs="+", type=Path)
-    parser.add_argument("--dataset")
-    parser.add_argument("--category", action="append", default=[])
-    options = parser.parse_args(arguments)
-    try:
-        runs = [
-            only(read_results(output), options.dataset, options.category)
-            for output in options.outputs
-        ]
-        if not any(found for run in runs for found in run.values()):
-            where = " ".join(map(str, options.outputs))
-            raise InputError(f"{where} holds no metrics: evaluate it with inference.py")
-    except InputError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    with suppress(BrokenPipeError):  # of a reader that has seen enough
-        print_tables(runs, "simple")
-        sys.stdout.flush()
-    return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))

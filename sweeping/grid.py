@@ -40,19 +40,16 @@ class Grid:
 class Task:
     """One training: a category at a point, whose folder below the sweep's is `point`.
 
-    `arguments` are main.py's, but for which category it is, and where that lies and is written to.
+    `name` is what people see, such as `screw_bag model=glae/seed=0`. `arguments` are main.py's, but
+    for which category it is, and where that lies and is written to.
     """
 
+    name: str
     dataset: str
     root: str | None
     category: str
     point: str
     arguments: tuple[str, ...]
-
-    @property
-    def name(self) -> str:
-        """What people see, such as `mvtec_loco/screw_bag model=glae/seed=0`."""
-        return f"{self.dataset}/{self.category} {self.point}".rstrip()
 
 
 def tasks_of(grid: Grid, find: Callable[[str, str | None], list[str]]) -> list[Task]:
@@ -69,8 +66,16 @@ def tasks_of(grid: Grid, find: Callable[[str, str | None], list[str]]) -> list[T
             found += [(chosen, name) for name in names]
     report_faults(faults)
     check_count(len(found) * len(grid.points))
+    several = len(grid.datasets) > 1
     return [
-        Task(chosen.dataset, chosen.root, name, point.folder, point.arguments)
+        Task(
+            " ".join(filter(None, (f"{chosen.dataset}/{name}" if several else name, point.folder))),
+            chosen.dataset,
+            chosen.root,
+            name,
+            point.folder,
+            point.arguments,
+        )
         for point in grid.points
         for chosen, name in found
     ]

@@ -15,7 +15,7 @@ class Lost(Exception):
 
 
 class RayExecutor:
-    """Makes attempts as tasks of Ray, each of which takes a part of a GPU, cores and bytes of memory.
+    """Makes attempts as tasks of Ray: each takes a part of a GPU, cores and bytes of memory.
 
     Raises InputError when no node has as much.
     """
