@@ -20,8 +20,7 @@ PLAIN, DIM, RED, RESET = "", "\x1b[2m", "\x1b[31m", "\x1b[m"
 ERASE, ERASE_BELOW = "\x1b[K", "\x1b[J"
 # A terminal may draw a sign wider than Unicode says: then the line is cut, not broken in two.
 UNBROKEN, BROKEN = "\x1b[?7l", "\x1b[?7h"
-
-GAP = "  "
+GAP = "  "  # between two columns
 Line = tuple[str, str]  # style, text
 
 
@@ -138,7 +137,7 @@ def summary(counts: dict[str, int], left: float | None) -> str:
 
 
 def roughly(seconds: float) -> str:
-    """Return a time in the unit in which it is a number of one or two digits."""
+    """Return a time in the unit in which it is a small number."""
     for size, unit in ((86400, "days"), (3600, "h"), (60, "min")):
         if seconds >= 1.5 * size:
             return f"{seconds / size:.0f} {unit}"

@@ -94,9 +94,7 @@ def test_it_listens_on_the_loopback_interface_alone(ray_cluster: Nodes):
     import psutil
 
     ours = {process.pid for process in descendants()}
-    found = [connection for connection in psutil.net_connections("tcp") if connection.pid in ours]
-    listening = [
-        one.laddr.ip.removeprefix("::ffff:") for one in found if one.status == psutil.CONN_LISTEN
-    ]
-    assert len(listening) > 10
-    assert set(listening) <= {"127.0.0.1", "::1"}
+    sockets = [socket for socket in psutil.net_connections("tcp") if socket.pid in ours]
+    hosts = [socket.laddr.ip for socket in sockets if socket.status == psutil.CONN_LISTEN]
+    assert len(hosts) > 10
+    assert {host.removeprefix("::ffff:") for host in hosts} <= {"127.0.0.1", "::1"}
