@@ -100,7 +100,7 @@ def test_an_interrupted_sweep_stops_its_training_and_goes_on_later(world, tmp_pa
     assert process.returncode == 130
     assert errors.endswith("interrupted: the same command goes on from here\n")
     if not loading:
-        assert " --resume\ninterrupted: the same command" in errors
+        assert " --resume\n" in errors
         assert run.checkpoint_file.exists()
 
 
