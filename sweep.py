@@ -149,7 +149,7 @@ def tell_error(one: Planned, error: Exception) -> None:
 
 def stand(one: Planned, options: argparse.Namespace) -> Standing:
     """Return how a task stands before it begins; say when it is finished, or cannot begin."""
-    standing = Standing(one.job.task.name, steps=one.options.train_steps, log=str(one.job.log))
+    standing = Standing(one.job.task.name, steps=one.options.train_steps, log=one.job.log_place)
     own_check = None if options.ray else prepare  # a node's main.py may have other hardware
     try:
         if not options.overwrite and is_finished(one.run, one.options, own_check):

@@ -45,6 +45,12 @@ class Job:
     def run(self) -> Run:
         return Run(self.output, self.task.dataset, self.task.category)
 
+    @property
+    def log_place(self) -> str:
+        """Where people find the log."""
+        kept = self.log.relative_to(self.output).as_posix()
+        return f"{self.storage}/{kept}" if self.storage else str(self.log)
+
 
 class Slot(NamedTuple):
     """Where an attempt runs."""

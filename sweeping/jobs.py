@@ -46,7 +46,7 @@ def planned(
     folder, storage = output, None
     if sweep.storage:  # then a node has but a scratch folder of its own
         storage = "/".join(filter(None, (sweep.storage.rstrip("/"), task.point)))
-        own = hashlib.blake2b(storage.encode(), digest_size=8).hexdigest()
+        own = hashlib.blake2b(f"{storage} {task.name}".encode(), digest_size=8).hexdigest()
         folder = sweep.cache.resolve() / "runs" / own
     job = Job(
         task,

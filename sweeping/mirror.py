@@ -69,12 +69,8 @@ class Mirror:
                 self.sent[self.name(file)] = before
 
     def remove(self) -> None:
-        """Remove the local files."""
-        run = self.run
-        for folder in (run.folder, run.maps_folder, run.pictures_folder):
-            shutil.rmtree(folder, ignore_errors=True)
-        for file in (run.metrics_file, run.results_file, self.log):
-            file.unlink(missing_ok=True)
+        """Remove the local copies, which have a folder of their own."""
+        shutil.rmtree(self.run.output, ignore_errors=True)
 
 
 def fetch_results(url: str | None, output: Path, runs: list[Run]) -> None:
