@@ -85,9 +85,9 @@ class Store:
         A folder that is not there has none. Hidden files are left out. Raises InputError naming the
         first file whose name would lead out of a folder that it is copied into.
         """
-        from pyarrow.fs import FileSelector, FileType
-
         with self._told(below):
+            from pyarrow.fs import FileSelector, FileType
+
             start = self._path(below) if below else self._root
             selected = FileSelector(start, allow_not_found=True, recursive=True)
             if self._is_local:  # Arrow would follow a link to a folder above again and again
@@ -150,11 +150,8 @@ class Store:
 
     @cached_property
     def _opened(self) -> "tuple[FileSystem, str]":
-        try:
-            from pyarrow.fs import FileSystem
-        except ImportError as error:
-            needs = "URLs need pyarrow: pip install -r requirements-ray.txt"
-            raise InputError(f"{self.url}: {needs}") from error
+        from pyarrow.fs import FileSystem
+
         scheme, _, rest = self.url.partition("://")
         more = f"?retry_limit_seconds={PATIENCE}" if scheme == "gs" else ""
         return FileSystem.from_uri(f"{scheme}://{quote(unquote(rest), safe='/@')}{more}")
@@ -190,10 +187,16 @@ class Store:
         """Turn what Arrow raises into a line without the texts of others."""
         where = f"{self.url}/{name}" if name else self.url
         try:
+            from pyarrow.lib import ArrowException
+        except ImportError as error:
+            raise InputError(
+                f"{where} needs pyarrow: pip install -r requirements-ray.txt"
+            ) from error
+        try:
             yield
         except FileNotFoundError as error:
             raise FileNotFoundError(errno.ENOENT, "there is no such file", where) from error
-        except (OSError, ValueError) as error:  # ArrowInvalid is a ValueError
+        except (OSError, ValueError, ArrowException) as error:
             if number := getattr(error, "errno", None):
                 raise OSError(number, os.strerror(number), error.filename or where) from error
             said = CODE.search(str(error))

@@ -73,13 +73,29 @@ def test_a_folder_of_a_file_system_is_kept_alike(tmp_path):
         assert (data.name, files_of(data)) == ("cap", {"train/0.png": b"0"})
 
 
-def test_a_data_set_that_has_changed_is_fetched_anew(bucket, tmp_path):
-    url = fill(bucket, "a")
-    with cached(url, tmp_path, HUGE) as before:
-        bucket.put("a/train/good/00.png", b"changed")
-        with cached(url, tmp_path, HUGE) as after:
-            assert files_of(after) == FILES | {"train/good/00.png": b"changed"}
-            assert files_of(before) == FILES
+def rename(file: Path) -> None:
+    file.rename(file.with_name("other.png"))
+
+
+def rewrite(file: Path) -> None:
+    file.write_bytes(b"other")
+
+
+def touch(file: Path) -> None:
+    os.utime(file, (1, 1))
+
+
+@pytest.mark.parametrize("change", [rename, rewrite, touch])
+def test_a_data_set_that_has_changed_is_fetched_anew(tmp_path, change):
+    far = tmp_path / "far"
+    far.mkdir()
+    (far / "0.png").write_bytes(b"first")
+    with cached(f"file://{far}", tmp_path / "cache", HUGE) as before:
+        change(far / "0.png")
+        with cached(f"file://{far}", tmp_path / "cache", HUGE) as after:
+            assert files_of(after) == files_of(far)
+            assert files_of(before) == {"0.png": b"first"}
+            assert after != before
 
 
 def test_of_two_processes_one_fetches_and_the_other_waits(bucket, tmp_path):

@@ -43,8 +43,8 @@ class Folder:
 def place(request, tmp_path):
     """What lies in a store, seen without it, and the store's URL."""
     if request.param == "file":
-        root = tmp_path / "a store"
-        return Folder(root), f"file://{root}/where"
+        root = tmp_path / "a b 100%"
+        return Folder(root), f"file://{tmp_path}/a%20b 100%25/where"
     bucket = request.getfixturevalue("bucket")
     return bucket, f"s3://{bucket.name}/where"
 
@@ -271,6 +271,10 @@ def test_a_killed_upload_leaves_what_was_there(place, tmp_path):
 
 
 def test_without_pyarrow_one_line_says_what_to_install(monkeypatch):
-    monkeypatch.setitem(sys.modules, "pyarrow.fs", None)
-    with pytest.raises(InputError, match=r"pip install -r requirements-ray\.txt"):
-        Store("s3://bucket/a").read("b")
+    monkeypatch.setitem(sys.modules, "pyarrow.lib", None)
+    store = Store("s3://bucket/a")
+    for call in (store.listing, lambda: store.read("b"), lambda: store.write("b", b"")):
+        with pytest.raises(
+            InputError, match=r"needs pyarrow: pip install -r requirements-ray\.txt"
+        ):
+            call()
