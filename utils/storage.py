@@ -3,6 +3,7 @@
 import errno
 import os
 import re
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext, suppress
 from functools import cached_property
@@ -16,6 +17,7 @@ from data.samples import InputError, report_faults
 from utils.files import written_aside
 
 if TYPE_CHECKING:
+    from pyarrow import NativeFile
     from pyarrow.fs import FileSystem
 
 # What stands between :// and the folder; a user and a password are never that.
@@ -24,7 +26,7 @@ LIKE = "s3://bucket/folder, gs://bucket/folder, abfss://container@account…/fol
 # An empty part, "." or "..", a backslash, a drive, a control character, half a character.
 HOSTILE = re.compile(r"(^|/)\.{0,2}(/|$)|\\|^[A-Za-z]:|[\x00-\x1f\x7f-\x9f\ud800-\udfff]")
 MOST_FILES = 10**7  # of a local folder
-CHUNK = 2**23  # bytes that are asked for at once
+CHUNK = 2**23  # bytes that are read at once
 PATIENCE = 20  # seconds that Google's client tries again for; 15 minutes if it is not told
 CODE = re.compile(r"AWS Error (\w+(?: \(HTTP status \d+\))?)|Status\((\w+)")
 # What waiting does not mend.
@@ -107,7 +109,7 @@ class Store:
 
     def read(self, name: str) -> bytes:
         """Return a file's content."""
-        with self._told(name), self._files.open_input_file(self._path(name)) as file:
+        with self._told(name), self._open(name) as file:
             return file.read()
 
     def write(self, name: str, content: bytes) -> None:
@@ -124,29 +126,31 @@ class Store:
         """
         os.stat(file)  # its absence is none of the store's
         with self._told(name):
+            from pyarrow.fs import LocalFileSystem, copy_files
+
             path = self._path(name)
             with written_aside(Path(path)) if self._is_local else nullcontext(path) as target:
-                self._copy(file, None, target, self._files)
+                # No interrupt gets into this before the last byte: a stream that an exception
+                # leaves makes an object of what has come so far.
+                copy_files(str(file), str(target), LocalFileSystem(), self._files, chunk_size=CHUNK)
 
     def download(self, name: str, file: Path) -> None:
         """Copy a file to a local one, which is whole or as it was before."""
-        with self._told(name):
-            path = self._path(name)
-            with written_aside(file, durable=False) as aside:
-                self._copy(path, self._files, aside, None)
+        with (
+            self._told(name),
+            self._open(name) as source,
+            written_aside(file, durable=False) as aside,
+            aside.open("wb") as target,
+        ):
+            shutil.copyfileobj(source, target, CHUNK)
 
     def remove(self, name: str) -> None:
         """Remove a file, if it is there."""
         with suppress(FileNotFoundError), self._told(name):
             self._files.delete_file(self._path(name))
 
-    def _copy(self, source: Path | str, of: "FileSystem", target: Path | str, to) -> None:
-        # Within Arrow, which no interrupt reaches before the last byte: a stream of Arrow's that is
-        # left by an exception makes an object of what came so far.
-        from pyarrow.fs import LocalFileSystem, copy_files
-
-        local = LocalFileSystem()
-        copy_files(str(source), str(target), of or local, to or local, chunk_size=CHUNK)
+    def _open(self, name: str) -> "NativeFile":
+        return self._files.open_input_file(self._path(name))
 
     @cached_property
     def _opened(self) -> "tuple[FileSystem, str]":
