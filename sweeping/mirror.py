@@ -44,7 +44,7 @@ class Mirror:
         """Send what a resumed training needs, if there is a new checkpoint; that one last."""
         checkpoint = self.run.checkpoint_file
         if checkpoint.exists() and self.sent.get(self.name(checkpoint)) != stamp(checkpoint):
-            self._send([*self.beside(checkpoint), checkpoint, self.log])
+            self._send([*self.beside(checkpoint), self.log, checkpoint])
 
     def send(self) -> None:
         """Send all that has changed, the mark of a finished task last, and remove what is gone."""
