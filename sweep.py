@@ -20,7 +20,7 @@ from data.samples import report_faults
 from reporting.writing import report_of
 from sweeping.display import Display
 from sweeping.driver import Sweep
-from sweeping.finished import is_finished
+from sweeping.finished import is_finished, mark_of
 from sweeping.grid import Task, read_grid, tasks_of
 from sweeping.jobs import GIB, Planned, host_memory, planned
 from sweeping.journal import Journal
@@ -41,6 +41,7 @@ EXAMPLES = (
     "python3 sweep.py mvtec_ad path/mvtec_ad --seeds 0 1 2 --grid model=glae,efficientad",
     "python3 sweep.py configs/sweeps/loco.yaml --mvtec_loco_path path/mvtec_loco --ray auto",
 )
+SHARE = "name an --output_dir that all nodes share, or a --storage"
 
 
 class SweepParser(Parser):
@@ -206,6 +207,10 @@ def main(options: argparse.Namespace) -> int:
         fetch()
         standings = run(plans, options, stack)
         fetch()
+    for one, standing in zip(plans, standings, strict=True):
+        if standing.state == DONE and not mark_of(one.run).exists():
+            standing.state = FAILED
+            say(f"error: {printable(standing.name)}: its results stay on {standing.node}: {SHARE}")
     ended = [o.run for o, s in zip(plans, standings, strict=True) if s.state in (DONE, FOUND)]
     code = 2 if print_outcome(ended) else 0
     if options.report and ended:
