@@ -14,6 +14,7 @@ from pathlib import Path
 from data.ignored import read_region
 from data.samples import InputError, noted, report_faults
 from prediction.changes import follow
+from prediction.cluster_options import add_cluster_options, check_here, place
 from prediction.exported_files import add_exported_options
 from prediction.inputs import Places, check_apart, check_results, check_source, find_images
 from prediction.journal import FILES, journal_file, open_journal
@@ -21,6 +22,7 @@ from prediction.output import Output
 from prediction.predictor import load_detector
 from prediction.records import HEAD, Sink, columns_of, csv_file, json_file, show
 from prediction.sources import Source, open_source
+from prediction.verdicts import Predictor, Tally
 from scoring.drift import LEVEL, Drift
 from utils.commands import printable, run_command, say
 from utils.detectors import find_detector
@@ -36,6 +38,7 @@ from utils.options import (
     check_positive,
 )
 from utils.recipe import check_false_alarm_rate
+from utils.storage import is_url
 
 EXAMPLES = (
     "python3 predict.py output/trainings/folder/my_product new_images",
@@ -44,6 +47,7 @@ EXAMPLES = (
     "python3 predict.py output --watch incoming --csv incoming.csv",
     "python3 predict.py output --video line.mp4 --every 5 --drift",
     "python3 predict.py output --camera 0 --jsonl -",
+    "python3 predict.py output new_images --ray local --csv rows",
 )
 FOUND = 3  # exit code of --fail_on_anomaly
 STDOUT = Path("-")
@@ -74,7 +78,7 @@ def get_parser() -> Parser:
     text = "of a video or camera, every Nth frame"
     group.add_argument("--every", type=int, default=1, metavar="N", help=text)
     group = parser.add_argument_group("output")
-    group.add_argument("--csv", type=user_path, metavar="FILE", help="a row a picture")
+    group.add_argument("--csv", type=place, metavar="FILE", help="a row a picture")
     text = "a JSON object a picture, a line each; - is stdout, instead of the table"
     group.add_argument("--jsonl", type=user_path, metavar="FILE", help=text)
     text = "pictures with heat, contours and verdict, PNG"
@@ -91,6 +95,7 @@ def get_parser() -> Parser:
     add_machine_options(parser, workers=os.cpu_count(), auto=as_trained)
     add_exported_options(parser)
     add_speed_options(parser, trains=False)
+    add_cluster_options(parser)
     return parser
 
 
@@ -105,7 +110,7 @@ def level(text: str) -> float:
 def prepare(options: argparse.Namespace, output: Output) -> Source:
     """Return what is to be scored. Raises one InputError with every fault."""
     faults = check_positive(options, "workers", "scoring_batch_size", "every")
-    faults += check_false_alarm_rate(options) + check_source(options)
+    faults += check_false_alarm_rate(options) + check_source(options) + check_here(options)
     if options.drift is not None and not 0 < options.drift < 1:
         faults.append(f"--drift must be above 0 and below 1, not {options.drift}")
     if options.csv == STDOUT:
@@ -121,9 +126,9 @@ def prepare(options: argparse.Namespace, output: Output) -> Source:
         with noted(faults):
             read_region(options.ignore)
     places: Places = {}
-    if options.images:
+    if paths := [name for name in options.images if not is_url(name)]:
         with noted(faults):
-            places = find_images(options.images)
+            places = find_images(paths)
     results = {name: [file] for name, file in rows.items()}
     faults += [
         f"--{name} {file} is there, and no file: name another"  # such as a device
@@ -149,7 +154,7 @@ def prepare(options: argparse.Namespace, output: Output) -> Source:
 def row_files(options: argparse.Namespace) -> dict[str, Path]:
     """Return the files of rows by their options."""
     files = {name: getattr(options, name) for name in FILES}
-    return {name: file for name, file in files.items() if file not in (None, STDOUT)}
+    return {name: file for name, file in files.items() if isinstance(file, Path) and file != STDOUT}
 
 
 def open_sinks(
@@ -173,6 +178,10 @@ def open_sinks(
 
 def main(options: argparse.Namespace) -> int:
     """Score all that is meant; what cannot be read does not stop the others."""
+    if options.ray:
+        from prediction.at_scale import predict_at_scale  # here: who has no cluster starts sooner
+
+        return conclude(options, *predict_at_scale(options))
     output = Output(options.maps, options.pictures)
     source = prepare(options, output)
     names = ("device", "device_gpu", "precision", "compile", "scoring_batch_size", "runtime")
@@ -207,13 +216,19 @@ def main(options: argparse.Namespace) -> int:
         raise KeyboardInterrupt(f" after {done}{of_all}; what was written is whole")
     if not (done or source.endless):
         raise InputError("no picture could be read")
+    return conclude(options, Tally(done, anomalous, source.unreadable), predictor)
+
+
+def conclude(options: argparse.Namespace, tally: Tally, predictor: Predictor) -> int:
+    """Say how many pictures there were, and what that promises; return the exit code."""
+    done, anomalous, unreadable = tally
     rate = predictor.false_alarm_rate
     promise = f"; of good ones at most {100 * rate:.3g} % are called so" if rate else ""
-    lost = f", {source.unreadable} could not be read" if source.unreadable else ""
+    lost = f", {unreadable} could not be read" if unreadable else ""
     say(f"{done} picture{'s' * (done != 1)}, {anomalous} anomalous{lost}{promise}")
     if options.fail_on_anomaly and anomalous:
         return FOUND
-    return 2 if source.unreadable else 0
+    return 2 if unreadable else 0
 
 
 if __name__ == "__main__":

@@ -62,13 +62,17 @@ def resize(
 
 
 def load_image(
-    path: Path, size: Size, bits: int | None = None, deeper: list[Path] | None = None
+    path: Path,
+    size: Size,
+    bits: int | None = None,
+    deeper: list[Path] | None = None,
+    content: BinaryIO | None = None,
 ) -> tuple[torch.Tensor, Size]:
     """Read one image: uint8 (3, H, W) at `size`, and the file's own (height, width).
 
-    `bits` as in `decode`; adds the path to `deeper` if its values need more.
+    `bits` and `content` as in `decode`; adds the path to `deeper` if its values need more bits.
     """
-    picture = read_picture(path)
+    picture = read_picture(path, content)
     if deeper is not None and picture.bits > (bits or picture.bits):
         deeper.append(path)
     image = picture.rgb(bits)

@@ -2,7 +2,7 @@
 
 import argparse
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import torch
@@ -48,14 +48,23 @@ class TrainedPredictor(Predictor):
 
     def _predict_batch(self, images: list[Picture]) -> list[Prediction]:
         seen, sizes = zip(*map(self._load, images), strict=True)
+        paths = [Path(i) if isinstance(i, str | Path) else None for i in images]
+        return self.predict_loaded(torch.stack(seen), sizes, paths)
+
+    def predict_loaded(
+        self, images: torch.Tensor, sizes: Sequence[Size], paths: Sequence[Path | None] = ()
+    ) -> list[Prediction]:
+        """Return what the detector says of images that it is to see as they are.
+
+        uint8 (N, 3, H, W), at most `batch_size`; `sizes` are the pictures' own (height, width).
+        """
         begun = time.perf_counter()
-        found = self.scorer.look(torch.stack(seen))
+        found = self.scorer.look(images)
         scores, maps = self.scorer.resized(found, sizes)
         synchronise(self.scorer.compute.device)
-        seconds = (time.perf_counter() - begun) / len(images)
-        rows = found.scored(scores)
-        paths = [Path(i) if isinstance(i, str | Path) else None for i in images]
-        scored = map(Scored, paths, rows, maps, [seconds] * len(images))
+        seconds = [(time.perf_counter() - begun) / len(images)] * len(images)
+        paths = paths or [None] * len(images)
+        scored = map(Scored, paths, found.scored(scores), maps, seconds)
         return [self.judge(one) for one in scored]
 
     def _load(self, image: Picture) -> tuple[torch.Tensor, Size]:

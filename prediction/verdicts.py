@@ -1,6 +1,6 @@
 """What is said of a picture, and by what: a detector in PyTorch, or an exported file."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
@@ -46,6 +46,22 @@ class Prediction:
     @property
     def verdict(self) -> str:
         return ANOMALOUS if self.anomalous else GOOD
+
+
+class Tally(NamedTuple):
+    """How many pictures there were, and what became of them."""
+
+    scored: int = 0
+    anomalous: int = 0
+    unreadable: int = 0
+
+    @staticmethod
+    def sum(tallies: "Iterable[Tally]") -> "Tally":
+        return Tally(*map(sum, zip(Tally(), *tallies, strict=True)))
+
+    @property
+    def pictures(self) -> int:
+        return self.scored + self.unreadable
 
 
 def strongest_region(anomaly_map: np.ndarray, threshold: float) -> Region | None:
