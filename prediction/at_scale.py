@@ -14,7 +14,7 @@ from types import ModuleType
 
 from data.images import in_background
 from data.samples import InputError
-from prediction.block_scoring import BlockScorer, Reader
+from prediction.block_scoring import BlockScorer, Reader, Tries
 from prediction.blocks import claim, part_name, tally_of
 from prediction.cluster_options import Job, prepare, results_of
 from prediction.predictor import load_detector
@@ -22,12 +22,10 @@ from prediction.verdicts import Predictor, Tally
 from utils.commands import say
 from utils.interrupts import Interrupts
 from utils.progress import progress
-from utils.ray_cluster import connect
+from utils.ray_cluster import connect, missing
 from utils.storage import Store
 
 READERS = 16  # threads that read the parts of before
-TRIES = 3  # more that a block gets whose actor died: a picture may be to blame
-REVIVED = {"max_restarts": -1, "max_task_retries": TRIES}  # actors
 
 
 def predict_at_scale(options: argparse.Namespace) -> tuple[Tally, Predictor]:
@@ -101,8 +99,10 @@ def rows_of(
     At most so many actors score; more than fit begin when nodes join. Where these have GPUs, others
     decode for them; else each decodes its own blocks, which saves the way through Ray's store.
     """
-    from ray.data import ActorPoolStrategy, DataContext, from_items
-
+    try:
+        from ray.data import ActorPoolStrategy, DataContext, from_items
+    except ImportError as error:  # a part of Ray that has requirements of its own
+        raise missing(error) from error
     logging.getLogger("ray.data").setLevel(logging.CRITICAL)  # an error is told in one line
     context = DataContext.get_current()
     context.enable_progress_bars = context.print_on_execution_start = False
@@ -113,21 +113,18 @@ def rows_of(
     if gpus:
         view = (predictor.size, predictor.bits, here)
         pool = ActorPoolStrategy(min_size=1, max_size=cpus)
-        blocks = blocks.map(Reader, fn_constructor_args=view, compute=pool, num_cpus=1, **REVIVED)
+        blocks = blocks.map(Reader, fn_constructor_args=view, compute=pool, num_cpus=1)
     fit = gpus or cpus
     files = {name: ray.put(content) for name, content in job.files.items()}
+    tries = ray.remote(Tries).options(num_cpus=0, max_restarts=-1).remote()
     blocks = blocks.map(
         BlockScorer,
-        fn_constructor_args=(files, job.chosen, here, job.url, job.form),
+        fn_constructor_args=(files, job.chosen, here, job.url, job.form, tries),
         compute=ActorPoolStrategy(min_size=min(most or fit, fit), max_size=most or fit),
         num_cpus=0 if gpus else 1,
         num_gpus=1 if gpus else 0,
-        **REVIVED,
     )
     try:
         yield from blocks.iter_rows()
     except ray.exceptions.RayTaskError as error:
         raise error.cause from error
-    except ray.exceptions.RayActorError as error:
-        text = f"an actor died {TRIES + 1} times at one block, or could not start"
-        raise RuntimeError(f"{text}: {error}") from error

@@ -5,13 +5,14 @@ them. A row holds numbers, arrays and text, never an object.
 """
 
 import json
+from collections import Counter
 from collections.abc import Iterator
 from functools import cache
 from io import BytesIO
 from itertools import islice
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 import torch
@@ -26,8 +27,12 @@ from prediction.verdicts import Tally
 from utils.commands import printable
 from utils.storage import Store
 
+if TYPE_CHECKING:
+    from ray.actor import ActorHandle
+
 READERS = 8  # threads, which mostly wait for a store
 MOST_BYTES = 2**30  # of a picture's file: a node's memory holds several
+MOST_TRIES = 4  # of a block
 Row = dict  # of Ray Data
 
 
@@ -101,18 +106,33 @@ def unpacked(reader: Reader, row: Row) -> Iterator[Loaded]:
         yield Loaded(item, None if error else next(images), tuple(size), error, is_deeper)
 
 
+class Tries:
+    """Counts how often each block was begun: Ray gives one to the next actor without end."""
+
+    def __init__(self):
+        self.begun: Counter[int] = Counter()
+
+    def begin(self, number: int) -> int:
+        self.begun[number] += 1
+        return self.begun[number]
+
+
 class BlockScorer:
     """Scores blocks with a detector that is loaded once, and writes their parts to a store.
 
     `files` are the contents of the detector's file and of a region to ignore, by the names of
-    `load_detector`'s arguments, as Ray's object store holds them; `chosen` are its other arguments.
+    `load_detector`'s arguments, as Ray's object store holds them; `chosen` are its other arguments,
+    `tries` is an actor of `Tries`.
     """
 
-    def __init__(self, files: dict, chosen: dict, folder: str, url: str, form: str):
+    def __init__(
+        self, files: dict, chosen: dict, folder: str, url: str, form: str, tries: "ActorHandle"
+    ):
         import ray
 
+        self.begin = lambda number: ray.get(tries.begin.remote(number))
         with TemporaryDirectory() as aside:
-            paths = {name: Path(aside, f"{name}.safetensors") for name in files}
+            paths = {name: Path(aside, name) for name in files}
             for name, content in files.items():
                 paths[name].write_bytes(ray.get(content))
             self.predictor = load_detector(**paths, **chosen)
@@ -121,7 +141,14 @@ class BlockScorer:
         self.results, self.form = Store(url), form
 
     def __call__(self, row: Row) -> Row:
-        """Score a block, which it decodes where nobody has, and write its part; tell of both."""
+        """Score a block, which it decodes where nobody has, and write its part; tell of both.
+
+        Raises RuntimeError for one that several actors have died of: a picture may be to blame.
+        """
+        if self.begin(row["number"]) > MOST_TRIES:
+            items = self.reader.items(row)
+            where = f"{items[0].shown} to {items[-1].shown}"
+            raise RuntimeError(f"{MOST_TRIES} actors died, of too little memory maybe, at {where}")
         loaded = unpacked(self.reader, row) if "images" in row else self.reader.loaded(row)
         rows, deeper = [], 0
         while some := [*islice(loaded, self.predictor.batch_size)]:

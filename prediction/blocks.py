@@ -158,6 +158,7 @@ def tally_of(content: bytes, form: str) -> Tally:
     else:
         from pyarrow import BufferReader, parquet
 
-        verdicts = parquet.read_table(BufferReader(content), ["verdict"])["verdict"].to_pylist()
+        table = parquet.read_table(BufferReader(content), columns=["verdict"])
+        verdicts = table["verdict"].to_pylist()
     scored = sum(map(bool, verdicts))
     return Tally(scored, verdicts.count(ANOMALOUS), len(verdicts) - scored)

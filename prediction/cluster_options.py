@@ -48,9 +48,11 @@ def place(text: str) -> Path | str:
 
 def check_here(options: argparse.Namespace) -> list[str]:
     """Return the faults of options that need --ray, where that is not given."""
-    faults = [f"IMAGES {name} is a URL: add --ray" for name in options.images if is_url(name)]
+    faults = []
+    if any(map(is_url, options.images)):
+        faults.append("IMAGES: a URL needs --ray")  # it is not repeated: it may hold a password
     if isinstance(options.csv, str):
-        faults.append(f"--csv {options.csv} is a folder: name a file, or add --ray")
+        faults.append("--csv: a folder or a URL needs --ray, else name a file")
     own = [name for name in OWN if getattr(options, name) is not None]
     return faults + [f"--{name} is for a cluster: add --ray, or leave it out" for name in own]
 

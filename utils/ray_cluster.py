@@ -6,6 +6,8 @@ import os
 import signal
 import socket
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from types import ModuleType
 
@@ -34,23 +36,42 @@ def connect(address: str) -> ModuleType:
     where = address if address == LOCAL else find_cluster(address)
     alone = where == LOCAL or is_loopback(where)
     os.environ["RAY_USAGE_STATS_ENABLED"] = "0"  # nothing is told to Ray's makers
+    os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")  # it calls usual things errors
     os.environ.update(LOOPBACK_ALONE if alone else {})
     try:
         import ray
     except ImportError as error:
-        text = f"--ray needs {error.name}: pip install -r requirements-ray.txt"
-        raise InputError(text) from error
+        raise missing(error) from error
     if ray.is_initialized():
         return ray
     handler = signal.getsignal(signal.SIGTERM)
     own = QUIET if where == LOCAL else {k: v for k, v in QUIET.items() if k.startswith("log")}
     try:
-        ray.init(where, runtime_env=runtime_env(alone), **own)
+        with silenced():
+            ray.init(where, runtime_env=runtime_env(alone), **own)
     except (ConnectionError, RuntimeError, ValueError) as error:
         reason = " ".join(str(error).split())
         raise InputError(f"--ray {address}: {where} cannot be joined: {reason}") from error
     signal.signal(signal.SIGTERM, handler)  # Ray's would end the process where it stands
     return ray
+
+
+@contextmanager
+def silenced() -> Iterator[None]:
+    """Keep from stderr what Ray's C++ code says, of its log level above all; Python tells why."""
+    former = os.dup(2)
+    with open(os.devnull, "w") as nothing:
+        os.dup2(nothing.fileno(), 2)
+    try:
+        yield
+    finally:
+        os.dup2(former, 2)
+        os.close(former)
+
+
+def missing(error: ImportError) -> InputError:
+    """Return what to raise where Ray, or what a part of it needs, is not installed."""
+    return InputError(f"--ray needs {error.name}: pip install -r requirements-ray.txt")
 
 
 def find_cluster(address: str) -> str:
