@@ -14,6 +14,7 @@ from types import ModuleType
 
 from data.images import in_background
 from data.samples import InputError
+from data.workers import WorkerDied
 from prediction.block_scoring import BlockScorer, Reader, Tries
 from prediction.blocks import claim, part_name, tally_of
 from prediction.cluster_options import Job, prepare, results_of
@@ -77,8 +78,10 @@ def score_missing(
         closing(rows_of(ray, job, predictor, numbers, most)) as found,
     ):
         for row in found:
-            deeper += row.pop("deeper")
-            own = Tally(**row)
+            if row["failure"]:
+                raise (InputError if row["mendable"] else WorkerDied)(row["failure"])
+            deeper += row["deeper"]
+            own = Tally(*(row[name] for name in Tally._fields))
             tally = Tally.sum((tally, own))
             bar.update(own.pictures)
             if interrupts.requested:
@@ -108,7 +111,10 @@ def rows_of(
     context.enable_progress_bars = context.print_on_execution_start = False
     there, here = ray.cluster_resources(), str(Path.cwd())
     cpus, gpus = int(there.get("CPU", 1)), int(there.get("GPU", 0))
-    gpus = 0 if job.chosen["device"] == "cpu" else gpus
+    device = job.chosen["device"]
+    if device.startswith("cuda") and not gpus:
+        raise InputError(f"--device {device}: no node of the cluster has a GPU: leave it out")
+    gpus = 0 if device == "cpu" else gpus
     blocks = from_items(job.rows(numbers), override_num_blocks=len(numbers))
     if gpus:
         view = (predictor.size, predictor.bits, here)
@@ -126,5 +132,5 @@ def rows_of(
     )
     try:
         yield from blocks.iter_rows()
-    except ray.exceptions.RayTaskError as error:
-        raise error.cause from error
+    except ray.exceptions.RayError as error:  # an actor could not begin, or the cluster is gone
+        raise WorkerDied(f"Ray: {' '.join(str(error).split())}") from error

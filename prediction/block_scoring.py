@@ -4,6 +4,7 @@ A block is a row of Ray Data: its number and its items, then its decoded images,
 them. A row holds numbers, arrays and text, never an object.
 """
 
+import argparse
 import json
 from collections import Counter
 from collections.abc import Iterator
@@ -20,11 +21,12 @@ import torch
 from data.image_files import Size, reason
 from data.images import in_background, load_image
 from data.samples import ANOMALOUS, InputError, require_file
+from data.workers import WorkerDied
 from prediction.blocks import ERROR, Item, encoded, part_name
 from prediction.predictor import load_detector
 from prediction.records import columns_of, record
 from prediction.verdicts import Tally
-from utils.commands import printable
+from utils.commands import explained, printable
 from utils.storage import Store
 
 if TYPE_CHECKING:
@@ -141,14 +143,27 @@ class BlockScorer:
         self.results, self.form = Store(url), form
 
     def __call__(self, row: Row) -> Row:
-        """Score a block, which it decodes where nobody has, and write its part; tell of both.
+        """Score a block and write its part; return a tally, or why this failed.
 
-        Raises RuntimeError for one that several actors have died of: a picture may be to blame.
+        Ray would put words of its own in the place of an error's.
+        """
+        failed = Tally()._asdict() | {"deeper": 0}
+        try:
+            return self.score(row) | {"failure": "", "mendable": False}
+        except Exception as error:
+            text = "; ".join(explained(error, argparse.Namespace()))
+            return failed | {"failure": text, "mendable": isinstance(error, InputError)}
+
+    def score(self, row: Row) -> Row:
+        """Score a block, which it decodes where nobody has, and write its part.
+
+        Return its tally, and how many pictures have more bits than the training images. Raises
+        WorkerDied for one that several actors have died of: a picture may be to blame.
         """
         if self.begin(row["number"]) > MOST_TRIES:
             items = self.reader.items(row)
             where = f"{items[0].shown} to {items[-1].shown}"
-            raise RuntimeError(f"{MOST_TRIES} actors died, of too little memory maybe, at {where}")
+            raise WorkerDied(f"{MOST_TRIES} actors died, of too little memory maybe, at {where}")
         loaded = unpacked(self.reader, row) if "images" in row else self.reader.loaded(row)
         rows, deeper = [], 0
         while some := [*islice(loaded, self.predictor.batch_size)]:

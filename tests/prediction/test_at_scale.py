@@ -1,6 +1,7 @@
 """predict.py --ray: the same rows as without, in parts that survive whatever dies."""
 
 import os
+import re
 import signal
 import sys
 import threading
@@ -153,8 +154,14 @@ def scorers() -> list[int]:
 def test_a_block_that_kills_each_actor_ends_the_run_and_is_named():
     scorer = BlockScorer.__new__(BlockScorer)
     scorer.begin, scorer.reader = lambda number: MOST_TRIES + 1, Reader((64, 64), 8, ".")
-    with pytest.raises(RuntimeError, match=r"actors died.*at s3://b/a\.png to s3://b/z\.png"):
-        scorer({"number": 3, "items": '[["s3://b", "a.png", 1], ["s3://b", "z.png", 1]]'})
+    told = scorer({"number": 3, "items": '[["s3://b", "a.png", 1], ["s3://b", "z.png", 1]]'})
+    assert re.search(r"actors died.* at s3://b/a\.png to s3://b/z\.png", told["failure"])
+
+
+def test_what_an_actor_meets_is_told_in_a_line(cluster, at_scale, tmp_path):
+    (tmp_path / "rows" / "part-000000.csv").mkdir(parents=True)
+    code, _, (error,) = at_scale("--csv", tmp_path / "rows")
+    assert code == 1 and error == f"error: {tmp_path}/rows/part-000000.csv: Is a directory"
 
 
 @pytest.mark.parametrize(
