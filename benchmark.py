@@ -13,6 +13,7 @@ import warnings
 from collections.abc import Callable
 from typing import NamedTuple
 
+from benchmarks.cluster import add_cluster_benchmark, benchmark_cluster, check_cluster
 from benchmarks.deployment import add_deployment_options, benchmark_deployment, check_deployment
 from benchmarks.evaluation import benchmark_evaluation
 from benchmarks.inference import benchmark_inference
@@ -20,6 +21,7 @@ from benchmarks.machine import machine
 from benchmarks.prediction import benchmark_prediction
 from benchmarks.report import add_report_options, benchmark_report, check_report
 from benchmarks.tables import (
+    print_cluster,
     print_deployment,
     print_evaluation,
     print_networks,
@@ -244,6 +246,13 @@ COMMANDS = {
         check_predict,
         on_machine(benchmark_prediction),
         print_prediction,
+    ),
+    "cluster": Command(
+        "predict.py --ray: 1 and 2 scorers on this machine, and predict.py alone: rates, memory",
+        add_cluster_benchmark,
+        check_cluster,
+        on_machine(benchmark_cluster),
+        print_cluster,
     ),
     "deployment": Command(
         "exported files, from the decoded picture to its map, beside torch: rate, start, memory",

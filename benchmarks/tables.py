@@ -1,6 +1,10 @@
 """The tables that benchmark.py prints: a function for each of its results."""
 
+from math import nan
+
 from tabulate import tabulate
+
+RATES = ("seconds", "images_per_second", "steady_images_per_second")  # of predict.py --ray
 
 
 def print_evaluation(result: dict) -> None:
@@ -67,6 +71,21 @@ def timing(row: dict, unit: str) -> str:
     names = ("", "_min", "_max")
     median, least, most = (1000 * row[f"seconds_per_{unit}{name}"] for name in names)
     return f"{median:.1f} ({least:.1f}-{most:.1f})"
+
+
+def print_cluster(result: dict) -> None:
+    """Print how fast a cluster's scorers are, beside so many times one, and what they hold."""
+    header = ["", "seconds", "images/s", "steady", "of 1 scorer's", "steady", "MiB", "scorer's MiB"]
+    body = [
+        (
+            row["what"],
+            *(spread(row, name) for name in RATES),
+            *(f"{row.get(f'share_of_{name}', nan):.0%}" for name in RATES[1:]),
+            *(f"{row[f'peak_{whose}memory_bytes'] / 2**20:.0f}" for whose in ("", "scorer_")),
+        )
+        for row in result["rows"]
+    ]
+    print_table(header, body)
 
 
 def print_prediction(result: dict) -> None:
