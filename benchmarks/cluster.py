@@ -96,11 +96,15 @@ def time_command(options: argparse.Namespace, images: Path, out: Path, scorers: 
         line += ["--ray", "local", "--scorers", scorers, "--block", options.block]
     begun = time.perf_counter()
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.DEVNULL}
-    process = subprocess.Popen([*map(str, line)], **pipes)
     peaks = [0, 0]
-    threading.Thread(target=watch_memory, args=(process.pid, peaks), daemon=True).start()
-    printed = [time.perf_counter() for _ in process.stdout][1:]  # below the header
-    if process.wait():
+    with subprocess.Popen([*map(str, line)], **pipes) as process:
+        threading.Thread(target=watch_memory, args=(process.pid, peaks), daemon=True).start()
+        try:
+            printed = [time.perf_counter() for _ in process.stdout][1:]  # below the header
+            process.wait()
+        finally:
+            process.terminate()  # where this is interrupted
+    if process.returncode:
         raise RuntimeError(f"predict.py failed with exit code {process.returncode}")
     seconds = time.perf_counter() - begun
     if scorers:
