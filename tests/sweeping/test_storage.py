@@ -9,7 +9,6 @@ import subprocess
 import sys
 import time
 from contextlib import suppress
-from pathlib import Path
 
 import pytest
 import torch
@@ -111,7 +110,7 @@ def test_a_lost_machines_training_goes_on_elsewhere_as_if_undisturbed(
         assert not run.detector_file.exists()  # tables need none
     detector = "trainings/mvtec_ad/bottle/detector.safetensors"
     assert store.read(detector) == undisturbed.detector_file.read_bytes()
-    maps = [path for path in undisturbed.maps_folder.rglob("*.tiff")]
+    maps = list(undisturbed.maps_folder.rglob("*.tiff"))
     names = [path.relative_to(undisturbed.output).as_posix() for path in maps]
     assert {*names} == {*store.listing("anomaly_maps")}
     assert all(store.read(n) == p.read_bytes() for n, p in zip(names, maps, strict=True))
