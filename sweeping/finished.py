@@ -19,7 +19,6 @@ from data.samples import InputError
 from utils.files import DAMAGED, written_aside
 from utils.options import MAY_CHANGE, dataset_path, resolved
 from utils.runs import Run
-from utils.teachers import find_teacher
 
 MARK = "sweep.json"
 WORKERS = 4  # threads that read images
@@ -44,6 +43,8 @@ def metrics_hash(run: Run) -> str | None:
 
 def hash_of_options(options: argparse.Namespace) -> str:
     """Return what tells main.py's options from others that would train something else."""
+    from utils.teachers import find_teacher  # here: an attempt, which asks for none, loads no torch
+
     kept = {key: value for key, value in resolved(options).items() if key not in MAY_CHANGE}
     kept["penalty"] = options.imagenet_train_path is not None
     kept["teacher"] = file_hash(find_teacher(options.weights or options.model_size or "medium"))
