@@ -60,8 +60,9 @@ class Sweep:
                     self.interrupted = True
                     self.display.say("interrupted: waiting for what is saved; again stops at once")
                     self.executor.save()
-                self.follow(self.executor.progress())
-                for job, ending in self.executor.ended(PAUSE):
+                ended = self.executor.ended(PAUSE)
+                self.follow(self.executor.progress())  # what these have told last, too
+                for job, ending in ended:
                     self.running -= 1
                     self.end(job, ending)
                 self.display.show()
@@ -70,6 +71,7 @@ class Sweep:
         """Let the next attempt begin where a place is free."""
         standing = self.standings[job.task.name]
         standing.state, standing.attempt = WAITING, standing.attempt + 1
+        standing.node = ""
         self.executor.start(job)
         self.running += 1
 
@@ -103,7 +105,8 @@ class Sweep:
         elif isinstance(ending, Lost) and self.lost[job.task.name] < MOST_LOSSES:
             self.lost[job.task.name] += 1
             self.journal.note(standing, "lost")
-            self.display.say(f"{standing.name}: {standing.node} is lost, it goes on elsewhere")
+            node = standing.node or "its node"
+            self.display.say(f"{standing.name}: {node} is lost, it goes on elsewhere")
             self.start(job)
         elif standing.attempt - self.lost[job.task.name] <= self.retries:
             self.journal.note(standing, "failed", code=code)
