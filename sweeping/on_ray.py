@@ -1,13 +1,17 @@
 """Attempts on the nodes of a Ray cluster, which places them by what they need."""
 
+import errno
+import time
+from contextlib import suppress
 from typing import Any
 
 from data.samples import InputError
 from sweeping.attempt import Ending, Job, Slot, attempt
 from sweeping.board import SAVE, STOP, Board, Progress
-from utils.ray_cluster import connect
+from utils.ray_cluster import PATIENCE, connect, is_there
 
 CORES = 4  # of a training, which decodes its images on them
+LOOK, GONE = 5.0, 30.0  # seconds between two looks at the cluster; that its head may be silent
 
 
 class Lost(Exception):
@@ -22,7 +26,9 @@ class RayExecutor:
 
     def __init__(self, address: str, gpus: float | None, cpus: int | None, memory: int):
         self.ray = ray = connect(address)
-        self.nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+        self.looked = float("-inf")
+        self.head = ray.get_runtime_context().gcs_address
+        self.look()
         gpus = min(1, self.most("GPU")) if gpus is None else gpus
         cpus = min(CORES, self.most("CPU")) if cpus is None else cpus
         self.needs = {"GPU": gpus, "CPU": cpus, "memory": memory}
@@ -33,7 +39,8 @@ class RayExecutor:
             )
         here = ray.get_runtime_context().get_node_id()  # with this node all ends anyway
         where = ray.util.scheduling_strategies.NodeAffinitySchedulingStrategy(here, soft=False)
-        self.board = ray.remote(num_cpus=0, scheduling_strategy=where)(Board).remote()
+        kept = {"max_restarts": -1, "max_task_retries": -1}  # Ray may kill it for its memory
+        self.board = ray.remote(num_cpus=0, scheduling_strategy=where, **kept)(Board).remote()
         self.refs: dict[Any, Job] = {}
         self.begun: set[str] = set()  # names of tasks
         limits = {"num_gpus": gpus, "num_cpus": cpus, "memory": memory}
@@ -51,13 +58,34 @@ class RayExecutor:
         )
         return sum(fit)
 
+    def look(self) -> None:
+        """Learn which nodes there are by now.
+
+        Raises OSError when the head is gone: Ray would try for longer, then end this process.
+        """
+        now = time.monotonic()
+        if now - self.looked < LOOK:
+            return
+        if is_there(self.head):
+            nodes = self.ray.nodes()
+            self.nodes = [node["Resources"] for node in nodes if node["Alive"]]
+            self.looked = now
+        elif now - self.looked > GONE:
+            text = "the cluster's head is gone: with a new one the same command goes on from here"
+            raise OSError(errno.EHOSTDOWN, text, self.head)
+
     def start(self, job: Job) -> None:
         """Make an attempt as soon as a node has room."""
+        self.begun.discard(job.task.name)
         ref = self.attempt.options(name=job.task.name).remote(job, self.board)
         self.refs[ref] = job
 
     def ended(self, seconds: float) -> list[tuple[Job, Ending | Exception | None]]:
-        """Return how attempts have ended since the last call, see `LocalExecutor.ended`."""
+        """Return how attempts have ended since the last call, see `LocalExecutor.ended`.
+
+        Raises OSError when the cluster is gone.
+        """
+        self.look()
         done, _ = self.ray.wait(list(self.refs), num_returns=1, timeout=seconds)
         return [(self.refs.pop(ref), self._outcome(ref)) for ref in done]
 
@@ -89,7 +117,8 @@ class RayExecutor:
 
     def close(self) -> None:
         """End what still runs, at once."""
-        self.ray.get(self.board.ask.remote(STOP))
+        with suppress(self.ray.exceptions.RayError):  # the cluster may be gone
+            self.ray.get(self.board.ask.remote(STOP), timeout=PATIENCE)
         self.ray.shutdown()
 
 

@@ -93,18 +93,19 @@ def find_cluster(address: str) -> str:
             f"--ray {address}: {found!r} is no host:port of a cluster; from outside of one, "
             "give the command to `ray job submit`"
         )
-    if not answers(host.strip("[]"), int(port)):
+    if not is_there(found):
         raise InputError(f"--ray {address}: no cluster answers at {found}: {START}")
     return found
 
 
-def answers(host: str, port: int) -> bool:
-    """Tell whether a server of gRPC, as Ray's is, answers there within PATIENCE.
+def is_there(where: str) -> bool:
+    """Tell whether a server of gRPC, as Ray's is, answers at a host:port within PATIENCE.
 
     Ray itself would try for minutes. Source: RFC 9113, section 3.4: each side begins with SETTINGS.
     """
+    host, _, port = where.rpartition(":")
     try:
-        with socket.create_connection((host, port), PATIENCE) as connection:
+        with socket.create_connection((host.strip("[]"), int(port)), PATIENCE) as connection:
             if os.environ.get("RAY_USE_TLS", "0") != "0":
                 return True  # what it says is for Ray to read
             connection.sendall(PREFACE)
