@@ -8,8 +8,9 @@ if __name__ == "__main__":
 import argparse
 import os
 import sys
-from contextlib import ExitStack
+from contextlib import ExitStack, redirect_stdout
 from functools import partial
+from io import StringIO
 from pathlib import Path
 
 from torch.cuda import device_count
@@ -151,12 +152,13 @@ def tell_error(one: Planned, error: Exception) -> None:
 def stand(one: Planned, options: argparse.Namespace) -> Standing:
     """Return how a task stands before it begins; say when it is finished, or cannot begin."""
     standing = Standing(one.job.task.name, steps=one.options.train_steps, log=one.job.log_place)
-    own_check = None if options.ray else prepare  # a node's main.py may have other hardware
     try:
-        if not options.overwrite and is_finished(one.run, one.options, own_check):
+        if not options.overwrite and is_finished(one.run, one.options, prepare):
             standing.state = FOUND
             say(f"{printable(standing.name)}: finished already")
     except Exception as error:
+        if options.ray:  # a node may have other hardware: its main.py tells what is wrong
+            return standing
         standing.state, standing.line = FAILED, explained(error, one.options)[0]
         tell_error(one, error)
     return standing
@@ -179,6 +181,7 @@ def run(plans: list[Planned], options: argparse.Namespace, stack: ExitStack) -> 
     stack.callback(executor.close)
     standings = [stand(one, options) for one in plans]
     folder = options.output_dir / "sweep"
+    stack.enter_context(redirect_stdout(StringIO()))  # where Ray tells of nodes, beside results
     with Display(standings, lambda: executor.slots, folder / "status.json") as display:
         journal = stack.enter_context(Journal(folder / "journal.jsonl"))
         sweep = Sweep(executor, standings, display, journal, options.retries)

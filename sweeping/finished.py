@@ -80,17 +80,17 @@ def is_marked(run: Run, options: argparse.Namespace) -> bool:
     return bool(now) and not differences(former, now)
 
 
-def is_finished(run: Run, options: argparse.Namespace, check: Callable | None) -> bool:
+def is_finished(run: Run, options: argparse.Namespace, check: Callable) -> bool:
     """Tell whether nothing is left to be done for main.py's `options`.
 
-    `check` is what main.py prepares a training with; None where a node's main.py is to do that.
+    `check` is what main.py prepares a training with.
     Raises InputError, as it does, for a run of other options or images.
     """
     if replace(run, replacement=True).folder.is_dir():
         return False
     if is_marked(run, options):
         return True
-    if check is None or not (run.detector_file.exists() and run.is_evaluated()):
+    if not (run.detector_file.exists() and run.is_evaluated()):
         return False
     with ExitStack() as locks:
         check(argparse.Namespace(**vars(options) | {"check": True, "resume": True}), locks)
