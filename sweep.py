@@ -146,7 +146,7 @@ def check_all(plans: list[Planned]) -> list[str]:
 def tell_error(one: Planned, error: Exception) -> None:
     """Say why a task cannot begin."""
     for line in explained(error, one.options):
-        say(f"error: {line}")
+        say(printable(f"error: {one.job.task.name}: {line}"))
 
 
 def stand(one: Planned, options: argparse.Namespace) -> Standing:
@@ -164,12 +164,15 @@ def stand(one: Planned, options: argparse.Namespace) -> Standing:
     return standing
 
 
-def executor_of(plans: list[Planned], options: argparse.Namespace) -> LocalExecutor | RayExecutor:
+def executor_of(due: list[Planned], options: argparse.Namespace) -> LocalExecutor | RayExecutor:
     """Return what makes the attempts: this machine, or the cluster that --ray names."""
-    memory = max(host_memory(one.options) for one in plans)
+    if not due:
+        return LocalExecutor([])
+    memory = max(host_memory(one.options) for one in due)
     if options.ray:
         return RayExecutor(options.ray, options.gpus_per_run, options.cpus_per_run, memory)
-    named = any(text.startswith("--device") for text in options.more)
+    first = due[0].options  # a sweep varies no device
+    named = first.device != "auto" or first.device_gpu is not None
     gpus = list(filter(None, os.environ.get("GPUS", "").split(",")))
     gpus = gpus or ([] if named else [str(number) for number in range(device_count())])
     return LocalExecutor(slots_here(gpus, options.gpus_per_run, options.cpus_per_run, memory))
@@ -177,15 +180,16 @@ def executor_of(plans: list[Planned], options: argparse.Namespace) -> LocalExecu
 
 def run(plans: list[Planned], options: argparse.Namespace, stack: ExitStack) -> list[Standing]:
     """Train and evaluate all that is left to be done; return how each task stands in the end."""
-    executor = executor_of(plans, options)
-    stack.callback(executor.close)
     standings = [stand(one, options) for one in plans]
+    due = [o for o, s in zip(plans, standings, strict=True) if s.state == WAITING]
+    executor = executor_of(due, options)
+    stack.callback(executor.close)
     folder = options.output_dir / "sweep"
     stack.enter_context(redirect_stdout(StringIO()))  # where Ray tells of nodes, beside results
     with Display(standings, lambda: executor.slots, folder / "status.json") as display:
         journal = stack.enter_context(Journal(folder / "journal.jsonl"))
         sweep = Sweep(executor, standings, display, journal, options.retries)
-        sweep.run([o.job for o, s in zip(plans, standings, strict=True) if s.state == WAITING])
+        sweep.run([one.job for one in due])
     if sweep.interrupted:
         again = "begins anew, main.py --resume goes on with one"
         raise KeyboardInterrupt(

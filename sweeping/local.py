@@ -14,7 +14,7 @@ class LocalExecutor:
 
     def __init__(self, slots: list[Slot]):
         self.slots, self.board = len(slots), Board()
-        self.pool, self.free = ThreadPoolExecutor(len(slots)), SimpleQueue()
+        self.pool, self.free = ThreadPoolExecutor(len(slots) or 1), SimpleQueue()
         self.jobs: dict[Future, Job] = {}
         for slot in slots:
             self.free.put(slot)
