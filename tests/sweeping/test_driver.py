@@ -12,10 +12,10 @@ from sweeping.attempt import Ending, Job
 from sweeping.board import Progress
 from sweeping.display import Display
 from sweeping.driver import MOST_LOSSES, Sweep
-from sweeping.grid import Task
 from sweeping.journal import Journal, read_journal
 from sweeping.on_ray import Lost
 from sweeping.standing import DONE, FAILED, STOPPED, WAITING, Standing
+from tests.sweeping.playing import job_called
 
 Outcome = Ending | Exception | None
 KILLED = Ending(-9, "killed", "n")
@@ -62,12 +62,6 @@ class Script:
     def close(self) -> None: ...
 
 
-def job(name: str) -> Job:
-    nowhere = Path("nowhere")
-    task = Task(name, "mvtec_ad", None, name, "", ())
-    return Job(task, "", nowhere, nowhere, "--resume", nowhere, 0, nowhere)
-
-
 class Played:
     """A sweep that a script is played to."""
 
@@ -81,7 +75,7 @@ class Played:
     def run(self) -> list[str]:
         """Return the states that the tasks end in."""
         try:
-            self.sweep.run([job(standing.name) for standing in self.standings])
+            self.sweep.run([job_called(standing.name) for standing in self.standings])
         finally:
             self.journal.close()
         return [standing.state for standing in self.standings]
