@@ -5,7 +5,8 @@ import signal
 import subprocess
 import sys
 import time
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import pytest
@@ -13,6 +14,7 @@ import torch
 
 from models.pdn import pdn_small
 from tests.conftest import REPOSITORY, fill, make_mvtec_ad, make_product
+from tests.faults.test_kills import saved_step
 from utils.runs import Run
 
 TINY = ["--train_steps", "2", "--image_size", "64", "--workers", "1", "--device", "cpu"]
@@ -26,12 +28,57 @@ def world(tmp_path) -> Path:
 
 
 def sweep(world: Path, output: Path, *more: str, place=("mvtec_ad", "two"), **environment: str):
+    line, variables = command(world, output, *more, place=place)
+    variables |= environment
+    return subprocess.run(line, capture_output=True, text=True, env=variables, check=False)
+
+
+def command(world: Path, output: Path, *more: str, place=("mvtec_ad", "two")) -> tuple:
+    """Return a sweep's command line and environment."""
     line = [REPOSITORY / "sweep.sh", place[0], world / place[1], *TINY, *more]
     line += ["--weights", world / "teacher.pth", "--output_dir", output]
-    variables = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHON": sys.executable, **environment}
-    return subprocess.run(
-        list(map(str, line)), capture_output=True, text=True, env=variables, check=False
-    )
+    variables = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHON": sys.executable}
+    return list(map(str, line)), variables
+
+
+@contextmanager
+def begun(world: Path, output: Path, *more: str) -> Iterator[subprocess.Popen]:
+    """Begin a sweep over one category, which lasts; at the end of the block it is killed."""
+    if not (world / "data").exists():
+        make_mvtec_ad(world / "data", "bottle")
+    more = ("--train_steps", "100000", *more)
+    line, variables = command(world, output, *more, place=("mvtec_ad", "data"))
+    pipe = {"stderr": subprocess.PIPE, "text": True, "start_new_session": True}
+    with subprocess.Popen(line, env=variables, **pipe) as process:
+        try:
+            yield process
+        finally:
+            with suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
+
+
+def wait_for(process: subprocess.Popen, there: Callable) -> None:
+    """Wait until something is there; the sweep must not end before."""
+    deadline = time.monotonic() + 120
+    while not there():
+        assert process.poll() is None, process.stderr.read()
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+
+
+def children(pid: int) -> list[int]:
+    """Return the processes that a process has started."""
+    tasks = Path(f"/proc/{pid}/task").glob("*/children")
+    return [int(number) for task in tasks for number in task.read_text().split()]
+
+
+def is_alive(pid: int) -> bool:
+    """Tell whether a process runs; a zombie does not."""
+    try:
+        state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+    except OSError:
+        return False
+    return state != "Z"
 
 
 @pytest.mark.slow
@@ -66,42 +113,59 @@ def test_a_sweep_skips_what_is_finished_and_outlives_a_failure(world, tmp_path):
 @pytest.mark.parametrize("loading", [False, True])
 def test_an_interrupted_sweep_stops_its_training_and_goes_on_later(world, tmp_path, loading):
     """A terminal sends Ctrl-C to all processes: the sweep waits for what they save."""
-    make_mvtec_ad(tmp_path / "data", "bottle")
-    line = [
-        REPOSITORY / "sweep.sh",
-        "mvtec_ad",
-        tmp_path / "data",
-        *TINY,
-        "--train_steps",
-        "100000",
-    ]
-    line += ["--weights", world / "teacher.pth", "--output_dir", tmp_path / "out"]
-    variables = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHON": sys.executable}
     run = Run(tmp_path / "out", "mvtec_ad", "bottle")
-    process = subprocess.Popen(
-        list(map(str, line)),
-        stderr=subprocess.PIPE,
-        text=True,
-        env=variables,
-        start_new_session=True,
-    )
-    try:
-        deadline = time.monotonic() + 120
-        while not (process.stderr.readline() if loading else run.losses_file.exists()):
-            assert process.poll() is None, process.stderr.read()
-            assert time.monotonic() < deadline
-            time.sleep(0.05)
+    with begun(world, tmp_path / "out") as process:
+        wait_for(process, process.stderr.readline if loading else run.losses_file.exists)
         time.sleep(1)
         os.killpg(process.pid, signal.SIGINT)
         _, errors = process.communicate(timeout=120)  # until all that write to it have ended
-    finally:
-        with suppress(ProcessLookupError):
-            os.killpg(process.pid, signal.SIGKILL)
     assert process.returncode == 130
     assert errors.endswith("interrupted: the same command goes on from here\n")
     if not loading:
         assert " --resume\n" in errors
         assert run.checkpoint_file.exists()
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere a process cannot be tethered")
+def test_a_killed_sweep_leaves_no_training_behind_and_goes_on_from_its_checkpoint(world, tmp_path):
+    run = Run(tmp_path / "out", "mvtec_ad", "bottle")
+    more = ("--checkpoint_every", "2")
+    with begun(world, tmp_path / "out", *more) as process:
+        wait_for(process, lambda: run.checkpoint_file.exists() and saved_step(run) >= 20)
+        trainings = children(process.pid)
+        assert [is_alive(pid) for pid in trainings] == [True]
+        process.kill()
+        process.wait()
+        deadline = time.monotonic() + 10
+        while any(map(is_alive, trainings)) and time.monotonic() < deadline:
+            time.sleep(0.01)
+        assert not any(map(is_alive, trainings))
+    seen = [saved_step(run)]
+    with begun(world, tmp_path / "out", *more) as process:
+        wait_for(process, lambda: seen.append(saved_step(run)) or seen[-1] > seen[0])
+    assert seen == sorted(seen)
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("interruptible")
+@pytest.mark.skipif(sys.platform != "linux", reason="children are read from /proc")
+def test_a_second_interrupt_stops_a_sweep_at_once(world, tmp_path):
+    """However long its training takes to save: this one would take for ever."""
+    with begun(world, tmp_path / "out") as process:
+        wait_for(process, lambda: children(process.pid))
+        time.sleep(1)
+        (training,) = children(process.pid)
+        os.kill(training, signal.SIGSTOP)
+        os.kill(process.pid, signal.SIGINT)
+        wait_for(process, lambda: "again stops at once" in process.stderr.readline())
+        time.sleep(1.5)
+        assert process.poll() is None
+        os.kill(process.pid, signal.SIGINT)
+        _, errors = process.communicate(timeout=10)
+    assert process.returncode == 130
+    assert errors.splitlines()[-1].startswith("interrupted")
+    assert not is_alive(training)
 
 
 @pytest.mark.slow
