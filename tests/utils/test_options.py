@@ -14,7 +14,9 @@ import main
 import predict
 import pretrain
 import report
+import sweep
 from data.samples import InputError
+from sweeping.grid import read_grid
 from tests.conftest import REPOSITORY
 from training.preparation import check
 from utils import presets
@@ -163,28 +165,34 @@ def test_options_are_not_abbreviated():
         options_of("--train_step", "5")
 
 
-@pytest.mark.parametrize("script", [main, inference, pretrain])
+@pytest.mark.parametrize("script", [main, inference, pretrain, sweep])
 def test_every_option_has_a_place_in_the_help(script):
-    text = script.get_parser().format_help()
-    assert "--device" in text
+    parser = script.get_parser()
+    text = parser.format_help()
+    assert all(option in text for option in parser._option_string_actions)
     assert "(default: None)" not in text
 
 
 @pytest.mark.parametrize(
     "script",
-    [main, inference, predict, calibrate, export, report, pretrain, benchmark],
+    [main, inference, predict, calibrate, export, report, pretrain, benchmark, sweep],
     ids=lambda s: s.__name__,
 )
-def test_help_ends_with_examples_that_are_commands_of_the_script(script):
+def test_help_ends_with_examples_that_are_commands_of_the_script(script, monkeypatch):
+    monkeypatch.chdir(REPOSITORY)  # presets and sweeps are named from there
     lines = script.get_parser().format_help().rstrip().splitlines()
     examples = lines[lines.index("examples:") + 1 :]
     assert len(examples) >= 2
     for line in examples:
         assert line.startswith("  ")
         words = shlex.split(line)
+        if words[0] == "./sweep.sh":
+            words[:1] = ["python3", "sweep.py"]
         place = words.index(f"{script.__name__}.py")
         assert words[0] in ("python3", "torchrun")
-        parse(script.get_parser(), words[place + 1 :])
+        options = parse(script.get_parser(), words[place + 1 :])
+        if script is sweep:
+            read_grid(options, options.more, main.get_parser())  # which reads the rest of them
 
 
 @pytest.mark.parametrize("line", ["memory_format: channels_last", "compile: inductor"])
