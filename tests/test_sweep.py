@@ -15,6 +15,7 @@ import torch
 from models.pdn import pdn_small
 from tests.conftest import REPOSITORY, fill, make_mvtec_ad, make_product
 from tests.faults.test_kills import saved_step
+from tests.sweeping.test_cluster import alive
 from utils.runs import Run
 
 TINY = ["--train_steps", "2", "--image_size", "64", "--workers", "1", "--device", "cpu"]
@@ -46,7 +47,7 @@ def begun(world: Path, output: Path, *more: str) -> Iterator[subprocess.Popen]:
     """Begin a sweep over one category, which lasts; at the end of the block it is killed."""
     if not (world / "data").exists():
         make_mvtec_ad(world / "data", "bottle")
-    more = ("--train_steps", "100000", *more)
+    more = ("--train_steps", "100000", "--experts", "student", "autoencoder", *more)
     line, variables = command(world, output, *more, place=("mvtec_ad", "data"))
     pipe = {"stderr": subprocess.PIPE, "text": True, "start_new_session": True}
     with subprocess.Popen(line, env=variables, **pipe) as process:
@@ -66,19 +67,14 @@ def wait_for(process: subprocess.Popen, there: Callable) -> None:
         time.sleep(0.05)
 
 
-def children(pid: int) -> list[int]:
-    """Return the processes that a process has started."""
-    tasks = Path(f"/proc/{pid}/task").glob("*/children")
-    return [int(number) for task in tasks for number in task.read_text().split()]
-
-
-def is_alive(pid: int) -> bool:
-    """Tell whether a process runs; a zombie does not."""
-    try:
-        state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
-    except OSError:
-        return False
-    return state != "Z"
+def trainings(sweep: int) -> list[int]:
+    """Return the processes of main.py that a sweep has started."""
+    found = []
+    for children in Path(f"/proc/{sweep}/task").glob("*/children"):
+        with suppress(OSError):  # one that has just ended
+            pids = children.read_text().split()
+            found += [int(n) for n in pids if b"main.py" in Path(f"/proc/{n}/cmdline").read_bytes()]
+    return found
 
 
 @pytest.mark.slow
@@ -133,14 +129,17 @@ def test_a_killed_sweep_leaves_no_training_behind_and_goes_on_from_its_checkpoin
     more = ("--checkpoint_every", "2")
     with begun(world, tmp_path / "out", *more) as process:
         wait_for(process, lambda: run.checkpoint_file.exists() and saved_step(run) >= 20)
-        trainings = children(process.pid)
-        assert [is_alive(pid) for pid in trainings] == [True]
+        (training,) = trainings(process.pid)
+        assert alive([training]) == [True]
         process.kill()
         process.wait()
         deadline = time.monotonic() + 10
-        while any(map(is_alive, trainings)) and time.monotonic() < deadline:
+        while alive([training]) == [True] and time.monotonic() < deadline:
             time.sleep(0.01)
-        assert not any(map(is_alive, trainings))
+        states = alive([training])
+        with suppress(ProcessLookupError):
+            os.kill(training, signal.SIGKILL)
+        assert states == [False]
     seen = [saved_step(run)]
     with begun(world, tmp_path / "out", *more) as process:
         wait_for(process, lambda: seen.append(saved_step(run)) or seen[-1] > seen[0])
@@ -153,9 +152,8 @@ def test_a_killed_sweep_leaves_no_training_behind_and_goes_on_from_its_checkpoin
 def test_a_second_interrupt_stops_a_sweep_at_once(world, tmp_path):
     """However long its training takes to save: this one would take for ever."""
     with begun(world, tmp_path / "out") as process:
-        wait_for(process, lambda: children(process.pid))
-        time.sleep(1)
-        (training,) = children(process.pid)
+        wait_for(process, lambda: trainings(process.pid))
+        (training,) = trainings(process.pid)
         os.kill(training, signal.SIGSTOP)
         os.kill(process.pid, signal.SIGINT)
         wait_for(process, lambda: "again stops at once" in process.stderr.readline())
@@ -165,7 +163,7 @@ def test_a_second_interrupt_stops_a_sweep_at_once(world, tmp_path):
         _, errors = process.communicate(timeout=10)
     assert process.returncode == 130
     assert errors.splitlines()[-1].startswith("interrupted")
-    assert not is_alive(training)
+    assert alive([training]) == [False]
 
 
 @pytest.mark.slow
