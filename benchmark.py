@@ -20,6 +20,7 @@ from benchmarks.inference import benchmark_inference
 from benchmarks.machine import machine
 from benchmarks.prediction import benchmark_prediction
 from benchmarks.report import add_report_options, benchmark_report, check_report
+from benchmarks.sweep import add_sweep_options, benchmark_sweep, check_sweep
 from benchmarks.tables import (
     print_cluster,
     print_deployment,
@@ -27,6 +28,7 @@ from benchmarks.tables import (
     print_networks,
     print_prediction,
     print_report,
+    print_sweep,
     print_thresholds,
 )
 from benchmarks.thresholds import benchmark_thresholds
@@ -55,6 +57,7 @@ EXAMPLES = (
     "--subdataset bottle --images 20",
     "python3 benchmark.py predict output/trainings/folder/my_product",
     "python3 benchmark.py deployment --model_size small --formats onnx",
+    "python3 benchmark.py sweep --tasks 8 --repeats 5",
     "python3 benchmark.py thresholds output --good_images 10 20 50",
 )
 
@@ -267,6 +270,13 @@ COMMANDS = {
         check_report,
         on_machine(benchmark_report),
         print_report,
+    ),
+    "sweep": Command(
+        "what sweep.py adds to each training, on this machine and on Ray",
+        add_sweep_options,
+        check_sweep,
+        on_machine(benchmark_sweep),
+        print_sweep,
     ),
     "thresholds": Command(
         "good images that alarm, against what the false-alarm rate promises",

@@ -149,6 +149,20 @@ def print_report(result: dict) -> None:
     print_table(header, [(result["settings"]["images"], *times, size)])
 
 
+def print_sweep(result: dict) -> None:
+    """Print what a sweep takes once, and what it adds to each training."""
+    run = result["settings"]["run_seconds"] // 60
+    header = ["", "s to begin and end", "s/task", "s added", f"of a run of {run} minutes"]
+    names = ("seconds_to_begin_and_end", "seconds_per_task", "added_seconds_per_task")
+    body = [
+        (row["what"], *(spread(row, name) for name in names), f"{row['share_of_run']:.2%}")
+        for row in result["rows"]
+    ]
+    print_table(header, body)
+    if result["seconds_per_beat"]:
+        print(f"\n{1000 * result['seconds_per_beat']:.2f} ms for a training to tell how far it is")
+
+
 def spread(row: dict, name: str) -> str:
     """Return a median with its spread."""
     return f"{row[name]:.2f} ({row[f'{name}_min']:.2f}-{row[f'{name}_max']:.2f})"
