@@ -24,6 +24,7 @@ import main
 import predict
 import pretrain
 import report
+import sweep
 from models.backbone import published_weights
 from models.pdn import pdn_medium, pdn_small
 from models.recipe import PUBLISHED
@@ -60,6 +61,7 @@ BEFORE = dict.fromkeys(
 )
 BEFORE["metrics.md"] = TRAINED
 AFTER = {
+    "cluster.md": ["output_grid/model=efficientad/seed=1/metrics/mvtec_ad/bottle.json"],
     "experts.md": ["output_statistics/results.csv", "output_three/demo.png"],
     "report.md": ["output/report/index.html", "report/index.html"],
     "README.md": ["output/results.csv", "output/demo.png", "seen.csv", "seen/lot/001.png"],
@@ -78,14 +80,15 @@ AFTER = {
 ENDLESS = {"--watch": "incoming_seen/lot/001.png.png"}
 # What is added to a file, which the first line names: at its end, or above a function.
 ADDITIONS = re.findall(r"```python\n# ([\w/.]+)(?:, above (\w+))?\n(.*?)```", TEXT, re.DOTALL)
-ELSEWHERE = {"--help", "--nproc_per_node", "--logdir"}  # no options of ours alone
+ELSEWHERE = {"--help", "--nproc_per_node", "--logdir", "--generate"}  # no options of ours alone
 ELSEWHERE |= {"--onnx", "--saveEngine", "--loadEngine", "--loadInputs", "--exportOutput"}  # trtexec
 ELSEWHERE |= {"--minShapes", "--optShapes", "--maxShapes", "--shapes", "--noTF32", "--fp16"}
+ELSEWHERE |= {"--head", "--address", "--port", "--node", "--num", "--dashboard", "--working"}  # ray
 # What is appended so that minutes become seconds; the last of two equal options wins.
 SMALLER = {
     "main.py": "--train_steps 2 --image_size 64 --workers 1",
     "main.py --train_steps 0": "--image_size 64 --workers 1",
-    "sweep.sh": "--train_steps 2 --image_size 64 --workers 1 --device cpu",
+    "sweep.": "--train_steps 2 --image_size 64 --workers 1 --device cpu",  # .py and .sh
     "pretrain.py": "--train_steps 2 --image_size 64 --crop_size 48 --batch_size 2 --workers 1",
     "inference.py": "",
     "predict.py": "--workers 1",
@@ -114,7 +117,7 @@ def home(tmp_path) -> Path:
     home = tmp_path / "clone"
     home.mkdir()
     scripts = ("main.py", "inference.py", "predict.py", "calibrate.py", "export.py", "pretrain.py")
-    scripts += ("report.py", "benchmark.py", "sweep.sh")
+    scripts += ("report.py", "benchmark.py", "sweep.py", "sweep.sh")
     rooms = ("distillation", "prediction", "training", "evaluation", "deployment", "scoring")
     rooms += ("reporting", "sweeping", "utils", "data", "models", "benchmarks", "configs")
     for name in (*scripts, *rooms):
@@ -227,7 +230,7 @@ def test_a_reader_finds_everything_in_150_lines():
 
 def test_every_option_that_is_named_is_one():
     known = {"--sorted_path"}  # of the reader that docs/research.md adds
-    scripts = (main, inference, predict, calibrate, export, report, pretrain)
+    scripts = (main, inference, predict, calibrate, export, report, pretrain, sweep)
     for parser in (script.get_parser() for script in scripts):
         known |= parser._option_string_actions.keys()
     for command in benchmark.get_parser()._subparsers._group_actions[0].choices.values():
@@ -288,13 +291,10 @@ def test_every_command_of_a_page_works_in_its_order(home, page):
 
 
 def test_every_page_and_every_kind_of_command_is_among_them():
-    pages = ["deploy.md", "experts.md", "metrics.md", "predict.md", "report.md", "reproduce.md"]
-    pages += ["research.md", "runtimes.md", "speed.md", "streams.md", "teachers.md"]
+    pages = ["cluster.md", "deploy.md", "experts.md", "metrics.md", "predict.md", "report.md"]
+    pages += ["reproduce.md", "research.md", "runtimes.md", "speed.md", "streams.md", "teachers.md"]
     assert list(PAGES) == ["README.md", *pages, "thresholds.md"]
     assert all(shown(script) for script in SMALLER)
-    assert [name for name, *_ in ADDITIONS] == [
-        "data/sorted.py",
-        "data/catalog.py",
-        "models/autoencoder.py",
-    ]
+    added = ["data/sorted.py", "data/catalog.py", "models/autoencoder.py"]
+    assert [name for name, *_ in ADDITIONS] == added
     assert len(TRAINED) == 1
