@@ -137,19 +137,19 @@ def followed(
     """Wait for main.py, tell of its progress, do what is asked; return its exit code."""
     done = GO_ON
     while True:
-        asked = beat(job.task.name, Progress(node, last_step(job.run), last_line(job.log)))
-        if asked > done:
-            (process.kill if asked == STOP else process.terminate)()
-            done = asked
         try:
+            asked = beat(job.task.name, Progress(node, last_step(job.run), last_line(job.log)))
+            if asked > done:
+                (process.kill if asked == STOP else process.terminate)()
+                done = asked
+            if mirror:
+                mirror.send_checkpoint()
             return process.wait(PAUSE)
         except subprocess.TimeoutExpired:
-            pass
+            continue
         except KeyboardInterrupt:  # what cancels a task of Ray
             process.terminate()
             done = max(done, SAVE)
-        if mirror:
-            mirror.send_checkpoint()
 
 
 @contextmanager

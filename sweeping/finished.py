@@ -62,9 +62,9 @@ def file_hash(path: Path) -> str:
 
 
 @cache
-def images_of(dataset: str, root: Path | None, name: str, seed: int) -> Images:
-    """Return the fingerprint of a category's images as they are now."""
-    return fingerprint(survey_category(dataset, find_root(dataset, root), name, seed), WORKERS)
+def images_of(dataset: str, root: Path | None, name: str) -> Images:
+    """Return the fingerprint of a category's images as they are now, whichever are held out."""
+    return fingerprint(survey_category(dataset, find_root(dataset, root), name, seed=0), WORKERS)
 
 
 def is_marked(run: Run, options: argparse.Namespace) -> bool:
@@ -76,15 +76,15 @@ def is_marked(run: Run, options: argparse.Namespace) -> bool:
     except (*DAMAGED, InputError):
         return False
     root = dataset_path(options, options.dataset)
-    now = former and images_of(options.dataset, root, run.subdataset, options.seed)
+    now = former and images_of(options.dataset, root, run.subdataset)
     return bool(now) and not differences(former, now)
 
 
 def is_finished(run: Run, options: argparse.Namespace, check: Callable) -> bool:
     """Tell whether nothing is left to be done for main.py's `options`.
 
-    `check` is what main.py prepares a training with.
-    Raises InputError, as it does, for a run of other options or images.
+    `check` is what main.py prepares a training with. Raises InputError, as it does, for a run of
+    other options or images.
     """
     if replace(run, replacement=True).folder.is_dir():
         return False
@@ -92,6 +92,9 @@ def is_finished(run: Run, options: argparse.Namespace, check: Callable) -> bool:
         return True
     if not (run.detector_file.exists() and run.is_evaluated()):
         return False
+    asked = vars(options) | {"check": True, "resume": True}
+    if options.precision == "auto":  # which the run's machine has settled, maybe another than this
+        asked["precision"] = run.read_config().get("precision", "auto")
     with ExitStack() as locks:
-        check(argparse.Namespace(**vars(options) | {"check": True, "resume": True}), locks)
+        check(argparse.Namespace(**asked), locks)
     return True
