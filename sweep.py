@@ -188,6 +188,8 @@ def run(plans: list[Planned], options: argparse.Namespace, stack: ExitStack) -> 
     stack.enter_context(redirect_stdout(StringIO()))  # where Ray tells of nodes, beside results
     with Display(standings, lambda: executor.slots, folder / "status.json") as display:
         journal = stack.enter_context(Journal(folder / "journal.jsonl"))
+        for standing in (one for one in standings if one.state == FOUND):
+            journal.note(standing, FOUND)
         sweep = Sweep(executor, standings, display, journal, options.retries)
         sweep.run([one.job for one in due])
     if sweep.interrupted:
