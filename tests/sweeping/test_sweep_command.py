@@ -96,7 +96,8 @@ def test_what_is_finished_is_not_begun_again_unless_it_is_to_be_replaced(run, pl
     assert run("--seeds", "1", "--overwrite") == first
     assert [job.start for job in played.jobs] == ["--overwrite"] * 2
     entries = read_journal(tmp_path / "out" / "sweep" / "journal.jsonl")
-    assert sorted(entry["event"] for entry in entries) == ["begun"] * 6 + ["done"] * 6
+    events = sorted(entry["event"] for entry in entries)
+    assert events == ["begun"] * 6 + ["done"] * 6 + ["found"] * 4
 
 
 def test_other_options_images_or_metrics_are_not_taken_for_finished(run, played, tmp_path):
