@@ -6,6 +6,7 @@ if __name__ == "__main__":
     leave_when_interrupted()
 
 import argparse
+import math
 import os
 import sys
 from contextlib import ExitStack, redirect_stdout
@@ -76,7 +77,7 @@ def get_parser() -> Parser:
     group = parser.add_argument_group("machines")
     text = "run on a Ray cluster: auto joins this machine's, local starts one here"
     group.add_argument("--ray", metavar="{auto,local,HOST:PORT}", help=text)
-    text = "part of a GPU that a training takes; default: 1, and 0 on a cluster without GPUs"
+    text = "part of a GPU that a training takes; default: 1, where there are GPUs"
     group.add_argument("--gpus_per_run", type=float, metavar="PART", help=text)
     text = "cores that a training takes; default: 4 on Ray, else its share of this machine's"
     group.add_argument("--cpus_per_run", type=int, metavar="N", help=text)
@@ -105,10 +106,10 @@ def get_parser() -> Parser:
 def check(options: argparse.Namespace) -> None:
     """Raise one InputError with every fault of this command's own options."""
     faults = check_positive(options, "cpus_per_run") + check_not_negative(options, "retries")
-    if options.gpus_per_run is not None and not 0 < options.gpus_per_run <= 1:
-        faults.append(f"--gpus_per_run must be above 0 and at most 1, not {options.gpus_per_run}")
-    if not options.cache_size > 0:
-        faults.append(f"--cache_size must be above 0, not {options.cache_size}")
+    if options.gpus_per_run is not None and not 0.01 <= options.gpus_per_run <= 1:
+        faults.append(f"--gpus_per_run must be from 0.01 to 1, not {options.gpus_per_run}")
+    if not 0 < options.cache_size < math.inf:
+        faults.append(f"--cache_size must be above 0 and finite, not {options.cache_size}")
     faults += check_url(options.storage, "--storage") if options.storage else []
     report_faults(faults)
 
@@ -221,7 +222,7 @@ def main(options: argparse.Namespace) -> int:
             standing.state = FAILED
             say(f"error: {printable(standing.name)}: its results stay on {standing.node}: {SHARE}")
     ended = [o.run for o, s in zip(plans, standings, strict=True) if s.state in (DONE, FOUND)]
-    code = 2 if print_outcome(ended) else 0
+    code = 2 if print_outcome(ended, options.output_dir) else 0
     if options.report and ended:
         outputs = [*dict.fromkeys(run.output for run in ended)]
         code = max(code, report_of(outputs, options.output_dir, plans[0].options))

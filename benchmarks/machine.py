@@ -14,6 +14,7 @@ from torch.nn import functional as F
 
 from benchmarks.memory import peak_memory
 from benchmarks.timing import repeated, time_blocks
+from deployment.compiled import compile_model
 from evaluation.evaluation import versions
 from utils.devices import Compute, processor_name
 
@@ -111,6 +112,6 @@ def openvino_product(weights: np.ndarray, threads: int) -> Callable[[], object]:
     product = rounded(opset13.matmul(levels, scaled, False, True), -1e4, 1e4)
     model = openvino.Model([product], [image])
     hints = {"INFERENCE_NUM_THREADS": threads}
-    request = openvino.Core().compile_model(model, "CPU", hints).create_infer_request()
+    request = compile_model(model, "CPU", hints).create_infer_request()
     request.set_input_tensor(openvino.Tensor(weights.view(np.uint8)))
     return request.infer

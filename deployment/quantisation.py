@@ -12,6 +12,7 @@ import numpy as np
 
 from data.images import load_image
 from data.samples import InputError, evenly
+from deployment.compiled import compile_model
 from deployment.description import INPUT
 from deployment.exported import REQUIREMENTS, required
 from deployment.graph import ScoringGraph
@@ -157,8 +158,6 @@ def check(
 
 def outputs(model: "openvino.Model", images: list[np.ndarray]) -> list[np.ndarray]:
     """Return a model's outputs of images, one after the other: (N, ...) each."""
-    import openvino
-
-    compiled = openvino.Core().compile_model(model, "CPU", AS_WRITTEN)
+    compiled = compile_model(model, "CPU", AS_WRITTEN)
     found = [[v.copy() for v in compiled({INPUT: image}).to_tuple()] for image in images]
     return [np.concatenate(of_all) for of_all in zip(*found, strict=True)]

@@ -11,6 +11,7 @@ import numpy as np
 
 from data.samples import InputError
 from deployment.archive import check_archive
+from deployment.compiled import compile_model
 from deployment.description import INPUT
 from deployment.exported import (
     REQUIREMENTS,
@@ -75,7 +76,7 @@ class OpenVino(Exported):
         if precision == "bf16" and texts["about.precision"] == "fp32":
             convolve_in_bf16(model)
         hints = AS_WRITTEN | ({"INFERENCE_NUM_THREADS": threads} if threads else {})
-        self.compiled = core.compile_model(model, device.upper(), hints)
+        self.compiled = compile_model(model, device.upper(), hints)
         return texts
 
     def run(self, images: np.ndarray) -> Arrays:

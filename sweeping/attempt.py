@@ -9,7 +9,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import NamedTuple
 
@@ -40,10 +40,20 @@ class Job:
     cache_size: int  # bytes
     folder: Path  # that relative paths among the task's arguments start from
     storage: str | None = None  # the URL of the task's output
+    again: bool = False  # not the first attempt of this sweep
 
     @property
     def run(self) -> Run:
-        return Run(self.output, self.task.dataset, self.task.category)
+        """The run that is trained: beside a former one that is overwritten, while there is such."""
+        run = Run(self.output, self.task.dataset, self.task.category)
+        new = replace(run, replacement=True)
+        return new if new.config_file.exists() else run
+
+    @property
+    def how(self) -> str:
+        """What main.py is to do: of an --overwrite, a later attempt goes on with the first's."""
+        begun = self.again and (self.storage or self.run.replacement)
+        return "--resume" if begun else self.start
 
     @property
     def log_place(self) -> str:
@@ -91,7 +101,7 @@ def attempt(job: Job, slot: Slot, beat: Callable[[str, Progress], int]) -> Endin
 def command(job: Job, root: str | Path | None, device: str | None) -> list[str]:
     """Return main.py's command line; a device that the task's own options name wins."""
     line = [sys.executable, str(ROOT / "main.py"), *place(job.task, root)]
-    line += [f"--output_dir={job.output}", job.start]
+    line += [f"--output_dir={job.output}", job.how]
     return [*line, *([f"--device={device}"] if device else []), *job.task.arguments]
 
 
@@ -112,7 +122,7 @@ def training(line: list[str], job: Job, threads: int | None) -> Iterator[subproc
         log.write(f"{time.strftime('%Y-%m-%d %H:%M:%S')} {shlex.join(line)}\n".encode())
         log.flush()
         process = subprocess.Popen(
-            [*tether, *line],
+            [*(tether if sys.platform == "linux" else []), *line],
             stdin=subprocess.DEVNULL,
             stdout=log,
             stderr=log,

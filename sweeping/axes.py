@@ -11,7 +11,11 @@ from data.samples import InputError, noted, report_faults, told_of
 from utils.options import FLAGS, Parser
 from utils.presets import is_plain, takes_several, tokens_of
 
-OWN = ("dataset", "subdataset", "output_dir")  # what the sweep sets itself for each training
+OWN = {  # what the sweep sets itself for each training, and where that is said instead
+    "dataset": "it stands first, before its path",
+    "subdataset": "write categories: [NAME] below its data set in a sweep's .yaml",
+    "output_dir": "it holds all trainings",
+}
 NEVER = (*FLAGS, *OWN, "help", "device", "device_gpu")  # may be varied; nor may a path
 MOST_LABEL = 100  # bytes of a value's name: a few of them stand in one folder's
 # No slash, no control character, no dot first, last or twice; no "=" and ",", which stand between.

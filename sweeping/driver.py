@@ -1,6 +1,7 @@
 """A sweep: starts each task, tries again what fails, notes how each ends."""
 
 import time
+from dataclasses import replace
 from typing import Protocol
 
 from sweeping.attempt import Ending, Job
@@ -13,6 +14,7 @@ from utils.commands import explained
 from utils.interrupts import Interrupts
 
 PAUSE = 0.5  # seconds between two looks at what runs
+WRONG = 2  # main.py's exit code for wrong options or input, which trying again does not mend
 MOST_LOSSES = 10  # attempts that a task may lose with their nodes: it may be what kills them
 
 
@@ -72,7 +74,7 @@ class Sweep:
         standing = self.standings[job.task.name]
         standing.state, standing.attempt = WAITING, standing.attempt + 1
         standing.node = ""
-        self.executor.start(job)
+        self.executor.start(replace(job, again=standing.attempt > 1))
         self.running += 1
 
     def follow(self, progress: dict[str, Progress]) -> None:
@@ -108,7 +110,7 @@ class Sweep:
             node = standing.node or "its node"
             self.display.say(f"{standing.name}: {node} is lost, it goes on elsewhere")
             self.start(job)
-        elif standing.attempt - self.lost[job.task.name] <= self.retries:
+        elif code != WRONG and standing.attempt - self.lost[job.task.name] <= self.retries:
             self.journal.note(standing, "failed", code=code)
             self.start(job)
         else:

@@ -84,17 +84,16 @@ def is_finished(run: Run, options: argparse.Namespace, check: Callable) -> bool:
     """Tell whether nothing is left to be done for main.py's `options`.
 
     `check` is what main.py prepares a training with. Raises InputError, as it does, for a run of
-    other options or images.
+    other options or images, finished or not.
     """
-    if replace(run, replacement=True).folder.is_dir():
-        return False
-    if is_marked(run, options):
+    begun_anew = replace(run, replacement=True).folder.is_dir()
+    if not begun_anew and is_marked(run, options):
         return True
-    if not (run.detector_file.exists() and run.is_evaluated()):
+    if not (run.has_begun() or begun_anew):
         return False
     asked = vars(options) | {"check": True, "resume": True}
-    if options.precision == "auto":  # which the run's machine has settled, maybe another than this
+    if options.precision == "auto" and run.config_file.exists():  # settled, maybe elsewhere
         asked["precision"] = run.read_config().get("precision", "auto")
     with ExitStack() as locks:
         check(argparse.Namespace(**asked), locks)
-    return True
+    return run.detector_file.exists() and run.is_evaluated() and not begun_anew

@@ -121,9 +121,7 @@ def read_grid(options: argparse.Namespace, more: list[str], parser: Parser) -> G
         datasets = read_datasets(sweep["datasets"], paths)
     axes = read_axes(parser, sweep, where, options, faults)
     named = {token[2:].partition("=")[0] for token in more if token.startswith("--")}
-    faults += [
-        f"--{name} is none of a sweep's: name it in the sweep" for name in OWN if name in named
-    ]
+    faults += [f"--{name} is none of a sweep's: {OWN[name]}" for name in OWN if name in named]
     faults += [f"--{fault}" for fault in clashes(parser, axes, named)]
     faults += [f"{where}: options: {fault}" for fault in clashes(parser, axes, sweep["options"])]
     report_faults(faults)

@@ -3,6 +3,7 @@
 import argparse
 import hashlib
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 from data.catalog import find_root, survey_category
@@ -69,9 +70,15 @@ def log_of(output: Path, task: Task) -> Path:
 
 def host_memory(options: argparse.Namespace) -> int:
     """Return about how many bytes of memory a training takes, its features on the host."""
-    root = find_root(options.dataset, dataset_path(options, options.dataset))
-    category = survey_category(options.dataset, root, options.subdataset, options.seed)
-    return memory_of(len(category.train), image_size(options), options.feature_memory * MIB)
+    root = dataset_path(options, options.dataset)
+    count = training_images(options.dataset, root, options.subdataset)
+    return memory_of(count, image_size(options), options.feature_memory * MIB)
+
+
+@cache
+def training_images(dataset: str, root: Path | None, name: str) -> int:
+    """Return how many training images a category has, about: seeds hold out others, as many."""
+    return len(survey_category(dataset, find_root(dataset, root), name, seed=0).train)
 
 
 def memory_of(count: int, size: Size, budget: int) -> int:

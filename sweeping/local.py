@@ -69,9 +69,14 @@ def slots_here(
     cores = os.cpu_count() or 1
     devices = [f"cuda:{gpu}" for gpu in gpus for _ in range(int(1 / (gpus_per_run or 1)))]
     devices = devices or [None] * max(1, cores // (cpus_per_run or cores))
-    fit = max(1, os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // memory)
+    fit = max(1, memory_here() // memory) if hasattr(os, "sysconf") else len(devices)
     if len(devices) > fit:
         say(f"warning: of {len(devices)} trainings at once the memory holds {fit}: so many run")
     number = min(len(devices), fit)
     share = max(1, cores // number) if number > 1 else None
     return [Slot(device, cpus_per_run or share) for device in devices[:number]]
+
+
+def memory_here() -> int:
+    """Return how many bytes of memory this machine has."""
+    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")

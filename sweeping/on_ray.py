@@ -30,12 +30,13 @@ class RayExecutor:
         self.head = ray.get_runtime_context().gcs_address
         self.look()
         gpus = min(1, self.most("GPU")) if gpus is None else gpus
-        cpus = min(CORES, self.most("CPU")) if cpus is None else cpus
+        cpus = max(1, min(CORES, self.most("CPU"))) if cpus is None else cpus
         self.needs = {"GPU": gpus, "CPU": cpus, "memory": memory}
         if not self.slots:
             raise InputError(
                 f"no node of the cluster has {gpus:g} GPUs, {cpus:g} cores and "
-                f"{memory / 2**30:.1f} GiB for a training: see --gpus_per_run and --cpus_per_run"
+                f"{memory / 2**30:.1f} GiB for a training: wait for its nodes, or lower "
+                "--gpus_per_run or --cpus_per_run"
             )
         here = ray.get_runtime_context().get_node_id()  # with this node all ends anyway
         where = ray.util.scheduling_strategies.NodeAffinitySchedulingStrategy(here, soft=False)
@@ -91,16 +92,17 @@ class RayExecutor:
 
     def _outcome(self, ref) -> Ending | Exception | None:
         errors = self.ray.exceptions
+        lost = (errors.WorkerCrashedError, errors.NodeDiedError, errors.LocalRayletDiedError)
         try:
             return self.ray.get(ref)
         except errors.TaskCancelledError:
             return None
         except errors.RayTaskError as error:
-            return error.cause
-        except errors.OutOfMemoryError as error:
-            return error
-        except errors.RayError as error:
+            return error.cause or error
+        except (*lost, errors.ObjectLostError) as error:
             return Lost(str(error).partition("\n")[0])
+        except errors.RayError as error:
+            return error
 
     def progress(self) -> dict[str, Progress]:
         found = self.ray.get(self.board.progress.remote())

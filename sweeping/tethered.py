@@ -1,7 +1,7 @@
 """Become a program that ends when its parent does: tethered.py PARENT PROGRAM [ARGUMENT ...].
 
 Without this, a training whose sweep was killed, or whose node was lost to the others, would go on
-beside the one that is begun in its place. Linux alone can do so; elsewhere it is only the program.
+beside the one that is begun in its place. Linux alone can do so.
 """
 
 import ctypes
@@ -14,8 +14,7 @@ PR_SET_PDEATHSIG = 1  # linux/prctl.h
 
 def main(parent: int, program: list[str]) -> None:
     """Replace this process by the program."""
-    if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
     if os.getppid() != parent:  # it died before that
         sys.exit(1)
     os.execv(program[0], program)

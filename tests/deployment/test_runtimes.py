@@ -219,3 +219,28 @@ def test_without_a_runtime_one_line_says_what_to_install(exported, monkeypatch, 
     monkeypatch.setitem(sys.modules, runtime, None)
     with pytest.raises(InputError, match="pip install -r requirements-o"):
         load_exported(exported, runtime)
+
+
+TWO_MODELS = """
+import faulthandler, os, signal
+import numpy as np
+import openvino
+from openvino import opset13
+from deployment.compiled import compile_model
+
+faulthandler.enable()  # handlers of signals have a stack of their own
+compiled = []
+for _ in range(2):
+    image = opset13.parameter([1, 4], np.float32)
+    compiled.append(compile_model(openvino.Model([opset13.relu(image)], [image]), "CPU", {}))
+while compiled:
+    del compiled[0]
+signal.signal(signal.SIGCHLD, lambda *_: print("alive"))
+os.kill(os.getpid(), signal.SIGCHLD)
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="signal stacks are Linux's")
+def test_a_process_outlives_signals_after_several_openvino_models(run_command):
+    done = run_command(["-c", TWO_MODELS], REPOSITORY)
+    assert (done.returncode, done.stdout) == (0, "alive\n"), done.stderr

@@ -11,6 +11,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -281,3 +282,22 @@ def test_a_log_that_cannot_be_written_is_named(tmp_path, program):
     job.log.parent.write_text("")
     with pytest.raises(OSError, match="logs"):
         attempt(job, Slot(), go_on)
+
+
+@pytest.mark.parametrize("again", [False, True])
+@pytest.mark.parametrize("begun", [False, True])
+def test_of_an_overwrite_a_later_attempt_goes_on_with_what_the_first_has_begun(
+    tmp_path, program, again, begun
+):
+    program("import sys; print(*sys.argv[1:])")
+    job = replace(job_of(tmp_path), start="--overwrite", again=again)
+    new = replace(job.run, replacement=True)
+    if begun:
+        new.folder.mkdir(parents=True)
+        new.write_config({})
+        new.losses_file.write_text("step,total\n7,1\n")
+    seen = []
+    attempt(job, Slot(), lambda name, progress: seen.append(progress.step) or GO_ON)
+    said = job.log.read_text().splitlines()[-1].split()
+    assert ("--resume" in said, "--overwrite" in said) == (again and begun, not (again and begun))
+    assert seen[0] == (7 if begun else 0)

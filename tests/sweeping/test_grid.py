@@ -44,7 +44,7 @@ def test_a_data_set_alone_is_one_point_in_the_output_folder_itself():
     assert grid == Grid((Chosen("visa", "./VisA"),), (Point("", arguments),))
     tasks = tasks_of(grid, there_are("pcb1", "pcb2"))
     assert tasks == [Task(name, "visa", "./VisA", name, "", arguments) for name in ("pcb1", "pcb2")]
-    assert [task.name for task in tasks] == ["visa/pcb1", "visa/pcb2"]
+    assert [task.name for task in tasks] == ["pcb1", "pcb2"]
 
 
 def test_a_file_says_what_is_trained_and_the_command_line_speaks_last(tmp_path):

@@ -10,13 +10,14 @@ import pytest
 
 import sweep
 from sweeping import on_ray
-from sweeping.attempt import Ending
+from sweeping.attempt import Ending, Job
 from sweeping.driver import Sweep
 from sweeping.journal import Journal, read_journal
 from sweeping.on_ray import Lost, RayExecutor
 from sweeping.standing import DONE, Standing
 from tests.sweeping.chaos import make_world, sweeping
 from tests.sweeping.cluster import ENVIRONMENT, cluster_of, remaining
+from tests.sweeping.playing import job_called
 
 slow = pytest.mark.slow
 QUICK = ["--train_steps", "0"]  # statistics alone
@@ -147,7 +148,7 @@ class Silent:
     def __init__(self):
         self.endings = [Lost("gone"), Ending(0, "", "n")]
 
-    def start(self, job: SimpleNamespace) -> None:
+    def start(self, job: Job) -> None:
         self.job = job
 
     def ended(self, seconds: float) -> list:
@@ -161,7 +162,7 @@ def test_a_node_that_dies_before_a_training_has_begun_costs_it_no_retry(tmp_path
     said, standing = [], Standing("bottle")
     display = SimpleNamespace(say=said.append, show=lambda: None)
     with Journal(tmp_path / "journal") as journal:
-        job = SimpleNamespace(task=SimpleNamespace(name="bottle"))
+        job = job_called("bottle")
         Sweep(Silent(), [standing], display, journal, retries=0).run([job])
     assert said == ["bottle: its node is lost, it goes on elsewhere"]
     assert (standing.state, standing.attempt, standing.node) == (DONE, 2, "n")

@@ -18,6 +18,7 @@ from sweeping.journal import read_journal
 from tests.conftest import fill, make_mvtec_ad
 from tests.sweeping.playing import play
 from utils.files import locked_folder
+from utils.runs import Run
 
 QUICK = ("--train_steps", "2", "--image_size", "64", "--model_size", "small", "--device", "cpu")
 
@@ -76,6 +77,19 @@ def test_its_tables_are_those_of_inference_over_seeds_and_models(run, played, ou
     assert outcome(inference, [*points, "--compare"]) == (0, out, [])
     for text in ("bottle", "two words", "±", "efficientad"):
         assert text in out
+    stored = (tmp_path / "out" / "results.csv").read_text()
+    assert outcome(inference, [*points, "--compare", "--format", "csv"]) == (0, stored + "\n", [])
+
+
+def test_a_begun_training_of_other_options_is_refused_before_any_begins(run, played, tmp_path):
+    run()
+    assert len(played.names) == 2
+    former = Run(tmp_path / "out", "mvtec_ad", "bottle")
+    former.metrics_file.unlink()
+    former.checkpoint_file.touch()
+    code, _, errors = run("--seed", "5")
+    assert (code, played.names) == (1, ["two words"])
+    assert any("error: bottle: --resume: seed was 0 in this run, not 5" in line for line in errors)
 
 
 def test_a_single_points_table_is_that_of_inference_of_one_folder(run, played, tmp_path):
