@@ -61,16 +61,8 @@ def job_of(
     """Return a job whose files lie in a folder, begun in `where` or there."""
     task = Task(category, "mvtec_ad", "data", category, "", arguments)
     output = folder / "out"
-    return Job(
-        task,
-        "hash of options",
-        output,
-        output / "logs" / "a.log",
-        "--resume",
-        folder / "cache",
-        0,
-        where or folder,
-    )
+    log, cache = output / "logs" / "a.log", folder / "cache"
+    return Job(task, "hash of options", output, log, "--resume", cache, 0, where or folder)
 
 
 def go_on(name: str, progress: Progress) -> int:

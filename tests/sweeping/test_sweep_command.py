@@ -77,7 +77,7 @@ def test_its_tables_are_those_of_inference_over_seeds_and_models(run, played, ou
     assert outcome(inference, [*points, "--compare"]) == (0, out, [])
     for text in ("bottle", "two words", "±", "efficientad"):
         assert text in out
-    stored = (tmp_path / "out" / "results.csv").read_text()
+    stored = (tmp_path / "out" / "results.csv").read_bytes().decode()
     assert outcome(inference, [*points, "--compare", "--format", "csv"]) == (0, stored + "\n", [])
 
 
