@@ -20,8 +20,9 @@ if TYPE_CHECKING:
     from pyarrow import NativeFile
     from pyarrow.fs import FileSystem
 
-# What stands between :// and the folder; a user and a password are never that.
-SCHEMES = {"s3": r"[\w.-]+", "gs": r"[\w.-]+", "abfss": r"[\w-]+@[\w.-]+", "file": ""}
+# What stands between :// and the folder; a user and a password are never that, nor "." or "..".
+NAME = r"[^\W_][\w.-]*"
+SCHEMES = {"s3": NAME, "gs": NAME, "abfss": rf"[^\W_][\w-]*@{NAME}", "file": ""}
 LIKE = "s3://bucket/folder, gs://bucket/folder, abfss://container@account…/folder or file:///folder"
 # An empty part, "." or "..", a backslash, a drive, a control character, half a character.
 HOSTILE = re.compile(r"(^|/)\.{0,2}(/|$)|\\|^[A-Za-z]:|[\x00-\x1f\x7f-\x9f\ud800-\udfff]")
@@ -53,10 +54,15 @@ def check_url(url: str, option: str) -> list[str]:
     """
     scheme, _, rest = url.partition("://")
     place, _, folder = rest.rstrip("/").partition("/")
-    known = re.fullmatch(SCHEMES.get(scheme, "(?!)"), place, re.ASCII) and not set("?#") & set(rest)
-    if not known or not (place or folder):
-        came = "without credentials or settings, which come from the environment"
-        return [f"{option} must be like {LIKE}, {came}"]
+    like = f"{option} must be like {LIKE}"
+    if not is_url(url):
+        return [f"{like}, not a path"]
+    if scheme not in SCHEMES:
+        return [f"{like}: no other scheme is read"]
+    if set("?#") & set(rest) or ":" in place or (scheme != "abfss" and "@" in place):
+        return [f"{like}, without credentials or settings, which come from the environment"]
+    if not (place or folder) or not re.fullmatch(SCHEMES[scheme], place, re.ASCII):
+        return [f"{like}: its first part must be a name and begin with a letter or digit"]
     if folder and HOSTILE.search(unquote(folder)):
         return [f"{option} {url}: no part of it may be empty, . or .., or hold \\ or controls"]
     return []

@@ -156,11 +156,29 @@ WRONG += ("abfss://:{}@account.dfs.core.windows.net/a", "s3://buck et/{}")
 def test_a_url_of_another_form_is_refused_without_a_word_of_it(url):
     faults = check_url(url.format(SECRET), "--storage")
     assert len(faults) == 1
-    assert faults[0].startswith(f"--storage must be like {LIKE}, without credentials")
+    assert faults[0].startswith(f"--storage must be like {LIKE}")
     with pytest.raises(InputError) as raised:
         Store(url.format(SECRET))
     shown = "".join(traceback.format_exception(raised.value))
     assert "geheim" not in faults[0] + shown.replace(__file__, "")
+
+
+@pytest.mark.parametrize(
+    ("url", "said"),
+    [
+        ("output/a", ", not a path"),
+        ("https://key:secret@host/a", ": no other scheme is read"),
+        ("s3://key:secret@bucket/a", ", without credentials or settings, which come from the env"),
+        ("abfss://a:b@account/x", ", without credentials or settings"),
+        ("gs://bucket/a?token=1", ", without credentials or settings"),
+        *((f"{start}/x", ": its first part must be") for start in ("s3://", "gs://a b")),
+        *((f"s3://{name}", ": its first part must be") for name in (".", "..", "-/x", "_a/x")),
+        ("abfss://-@account/x", ": its first part must be"),
+    ],
+)
+def test_a_url_that_is_none_is_told_why(url, said):
+    (fault,) = check_url(url, "--storage")
+    assert fault.startswith(f"--storage must be like {LIKE}{said}")
 
 
 @pytest.mark.parametrize("part", ["..", "a/../b", "a//b", "%2e%2e", "a/%2E./b", "a%00", "a\x07b"])
