@@ -3,7 +3,7 @@
 <folder>/<key>.<bytes>.lock             held by whoever fetches, enters or removes it
 <folder>/<key>.<bytes>/part/            while it is fetched
 <folder>/<key>.<bytes>/data/<name>/     when it is whole
-<folder>/<key>.<bytes>/<process>.*.user of each that uses it
+<folder>/<key>.<bytes>/<process>.*.user of each that uses it: the name of its machine
 """
 
 import hashlib
@@ -11,7 +11,9 @@ import json
 import os
 import re
 import shutil
+import socket
 import tempfile
+import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
@@ -28,6 +30,7 @@ from utils.storage import Entry, Store
 GIB = 2**30
 PLACE = re.compile(r"[0-9a-f]{32}\.\d+")  # nothing else in the folder is ever removed
 REMOVED = ".removed"
+WEEK = 7 * 24 * 3600  # seconds: no training takes as long
 THREADS = 16  # that fetch: with small files they wait for answers
 
 
@@ -37,8 +40,8 @@ def cached(url: str, folder: Path, most: int) -> Iterator[Path]:
 
     All processes of this machine fetch it once, and again when a file's name, size or time has
     changed. `folder` holds `most` bytes at most: what was not used for longest makes room, unless
-    a process uses it. Raises InputError for what is hostile, empty or too large; OSError where it
-    cannot be fetched.
+    a process uses it, of this machine or of another that shares the folder. Raises InputError for
+    what is hostile, empty or too large; OSError where it cannot be fetched.
     """
     store = Store(url)
     listing = store.listing()
@@ -55,7 +58,8 @@ def cached(url: str, folder: Path, most: int) -> Iterator[Path]:
             data.parent.mkdir(exist_ok=True)
             (place / "part").rename(data)
         descriptor, user = tempfile.mkstemp(".user", f"{os.getpid()}.", place)
-        os.close(descriptor)
+        with open(descriptor, "w") as file:
+            file.write(socket.gethostname())
     try:
         yield data
     finally:
@@ -134,12 +138,21 @@ def disk(folder: Path) -> int:
 
 
 def evict(place: Path) -> bool:
-    """Remove a data set that no living process uses, fetches or enters; tell whether it was so."""
+    """Remove a data set that no process uses, fetches or enters; tell whether it was so."""
     with suppress(Timeout), FileLock(f"{place}.lock", timeout=0):
-        users = [int(user.name.partition(".")[0]) for user in place.glob("*.user")]
-        if not any(map(is_alive, users)):
+        if not any(map(is_used, place.glob("*.user"))):
             removed = place.with_suffix(REMOVED)  # at once: no half of it is taken for whole
             place.rename(removed)
             shutil.rmtree(removed)
             return True
     return False
+
+
+def is_used(user: Path) -> bool:
+    """Tell whether the process of a `.user` file lives; one of another machine for a week."""
+    try:
+        if user.read_text() == socket.gethostname():
+            return is_alive(int(user.name.partition(".")[0]))
+        return time.time() - user.stat().st_mtime < WEEK
+    except FileNotFoundError:  # it has just ended
+        return False

@@ -2,6 +2,7 @@
 
 import os
 import re
+import socket
 import subprocess
 import sys
 import time
@@ -150,6 +151,22 @@ def test_what_a_living_process_uses_stays(bucket, tmp_path):
     process.communicate()
     with cached(urls[1], tmp_path, 2 * 20_000), cached(urls[2], tmp_path, 2 * 20_000):
         assert sets(tmp_path) == {"b", "c"}
+
+
+def test_what_another_machine_uses_stays_for_a_week(bucket, tmp_path, monkeypatch):
+    urls = [fill(bucket, name) for name in "ab"]
+    hostname = socket.gethostname
+    monkeypatch.setattr(socket, "gethostname", lambda: "another")
+    monkeypatch.setattr(os, "getpid", lambda: 2**22 + 1)  # there is none of that number here
+    context = cached(urls[0], tmp_path, 20_000)
+    place = context.__enter__().parents[1]
+    monkeypatch.setattr(socket, "gethostname", hostname)
+    refuse(urls[1], tmp_path, 20_000, "in use")
+    (user,) = place.glob("*.user")
+    long_ago = time.time() - 7.1 * 24 * 3600
+    os.utime(user, (long_ago, long_ago))
+    with cached(urls[1], tmp_path, 20_000):
+        assert sets(tmp_path) == {"b"}
 
 
 def test_a_data_set_that_is_larger_than_the_cache_is_told_before_it_is_fetched(bucket, tmp_path):
