@@ -87,7 +87,9 @@ class Sweep:
                 self.since[name] = now, step
                 self.journal.note(standing, "begun")
             since, first = self.since[name]
-            if step > first:
+            if not first:  # what it goes on from is read or fetched before its first step
+                self.since[name] = now, step
+            elif step > first:
                 standing.rate = (step - first) / (now - since)
             standing.step, standing.line = max(step, standing.step), line
 

@@ -211,6 +211,15 @@ def test_what_an_attempt_told_last_is_not_taken_for_the_next_ones_beginning(tmp_
     assert seen[1] == [WAITING, WAITING]  # a failed, b begins
 
 
+def test_the_rate_is_that_of_the_steps_seen_not_of_those_it_goes_on_from(play, monkeypatch):
+    played = play([])
+    for now, step in ((100.0, 0), (200.0, 500), (210.0, 520)):  # it fetches, goes on, trains
+        monkeypatch.setattr("sweeping.driver.time.time", lambda now=now: now)
+        played.sweep.follow({"a": Progress("n", step, "")})
+    assert played.standings[0].rate == 2.0
+    played.journal.close()
+
+
 def test_an_attempt_that_ends_as_soon_as_it_begins_is_noted_as_begun(tmp_path, monkeypatch):
     script = Script({"a": [KILLED], "b": [KILLED]})
 
