@@ -22,7 +22,7 @@ from data.samples import report_faults
 from reporting.writing import report_of
 from sweeping.display import Display
 from sweeping.driver import Sweep
-from sweeping.finished import is_finished, mark_of
+from sweeping.finished import is_finished
 from sweeping.grid import Task, read_grid, tasks_of
 from sweeping.jobs import GIB, Planned, host_memory, planned
 from sweeping.journal import Journal
@@ -36,6 +36,7 @@ from utils.cache import cached
 from utils.commands import explained, printable, run_command, say
 from utils.files import locked_folder, user_path
 from utils.options import Parser, check_not_negative, check_positive
+from utils.runs import Run
 from utils.storage import check_url, is_url
 
 EXAMPLES = (
@@ -150,11 +151,15 @@ def tell_error(one: Planned, error: Exception) -> None:
         say(printable(f"error: {one.job.task.name}: {line}"))
 
 
-def stand(one: Planned, options: argparse.Namespace) -> Standing:
-    """Return how a task stands before it begins; say when it is finished, or cannot begin."""
+def stand(one: Planned, options: argparse.Namespace, marked: set[Run]) -> Standing:
+    """Return how a task stands before it begins; say when it is finished, or cannot begin.
+
+    With a storage only what is `marked` there is finished: all else has still to be sent.
+    """
     standing = Standing(one.job.task.name, steps=one.options.train_steps, log=one.job.log_place)
     try:
-        if not options.overwrite and is_finished(one.run, one.options, prepare):
+        kept = not options.storage or one.run in marked
+        if kept and not options.overwrite and is_finished(one.run, one.options, prepare):
             standing.state = FOUND
             say(f"{printable(standing.name)}: finished already")
     except Exception as error:
@@ -179,9 +184,11 @@ def executor_of(due: list[Planned], options: argparse.Namespace) -> LocalExecuto
     return LocalExecutor(slots_here(gpus, options.gpus_per_run, options.cpus_per_run, memory))
 
 
-def run(plans: list[Planned], options: argparse.Namespace, stack: ExitStack) -> list[Standing]:
+def run(
+    plans: list[Planned], options: argparse.Namespace, marked: set[Run], stack: ExitStack
+) -> list[Standing]:
     """Train and evaluate all that is left to be done; return how each task stands in the end."""
-    standings = [stand(one, options) for one in plans]
+    standings = [stand(one, options, marked) for one in plans]
     due = [o for o, s in zip(plans, standings, strict=True) if s.state == WAITING]
     executor = executor_of(due, options)
     stack.callback(executor.close)
@@ -195,6 +202,8 @@ def run(plans: list[Planned], options: argparse.Namespace, stack: ExitStack) -> 
         sweep.run([one.job for one in due])
     if sweep.interrupted:
         again = "begins anew, main.py --resume goes on with one"
+        if options.storage:
+            again = "begins anew, without --overwrite it goes on with what has begun"
         raise KeyboardInterrupt(
             f": the same command {again if options.overwrite else 'goes on from here'}"
         )
@@ -214,11 +223,10 @@ def main(options: argparse.Namespace) -> int:
         stack.enter_context(locked_folder(options.output_dir / "sweep", "--output_dir"))
         runs = [one.run for one in plans]
         fetch = partial(fetch_results, options.storage, options.output_dir.resolve(), runs)
-        fetch()
-        standings = run(plans, options, stack)
-        fetch()
+        standings = run(plans, options, fetch(), stack)
+        marked = fetch()
     for one, standing in zip(plans, standings, strict=True):
-        if standing.state == DONE and not mark_of(one.run).exists():
+        if standing.state == DONE and one.run not in marked:
             standing.state = FAILED
             say(f"error: {printable(standing.name)}: its results stay on {standing.node}: {SHARE}")
     ended = [o.run for o, s in zip(plans, standings, strict=True) if s.state in (DONE, FOUND)]

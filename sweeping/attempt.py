@@ -14,8 +14,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 from data.catalog import DATASETS
-from sweeping.board import GO_ON, SAVE, STOP, Progress
-from sweeping.finished import write_mark
+from sweeping.board import GO_ON, SAVE, STOP, Progress, Stopped
+from sweeping.finished import hash_of_tests, write_mark
 from sweeping.grid import Task
 from sweeping.mirror import Mirror
 from utils.cache import cached
@@ -25,6 +25,7 @@ from utils.storage import Store, is_url
 ROOT = Path(__file__).resolve().parent.parent
 PAUSE = 0.5  # seconds between two looks at a training
 TAIL = 4096  # bytes of a log that its last line is looked for in
+INTERRUPTED = 130  # main.py's exit code, too
 
 
 @dataclass(frozen=True)
@@ -83,19 +84,27 @@ def attempt(job: Job, slot: Slot, beat: Callable[[str, Progress], int]) -> Endin
     `beat` is `Board.beat`. Raises OSError or InputError where data or storage cannot be reached.
     """
     node = " ".join(filter(None, (socket.gethostname(), slot.device)))
-    with ExitStack() as stack:
-        mirror = stack.enter_context(mirrored(job)) if job.storage else None
-        root = job.task.root
-        if root and is_url(root):
-            beat(job.task.name, Progress(node, line=f"fetching {root}"))
-            root = stack.enter_context(cached(root, job.cache, job.cache_size))
-        with training(command(job, root, slot.device), job, slot.threads) as process:
-            code = followed(process, job, node, beat, mirror)
-        if code == 0:
-            write_mark(job.run, job.options)
-        if mirror:
-            mirror.send()
-    return Ending(code, last_line(job.log), node)
+
+    def ask(line: str = "") -> int:
+        progress = Progress(node, last_step(job.run), line or last_line(job.log))
+        return beat(job.task.name, progress)
+
+    try:
+        with ExitStack() as stack:
+            mirror = stack.enter_context(mirrored(job, ask)) if job.storage else None
+            root = job.task.root
+            if root and is_url(root):
+                ask(f"fetching {root}")
+                root = stack.enter_context(cached(root, job.cache, job.cache_size))
+            with training(command(job, root, slot.device), job, slot.threads) as process:
+                code = followed(process, ask, mirror)
+            if code == 0:
+                write_mark(job.run, job.options, hash_of_tests(*data_of(job, root)))
+            if mirror:
+                mirror.send()
+            return Ending(code, last_line(job.log), node)
+    except Stopped:
+        return Ending(INTERRUPTED, "stopped while files were fetched or sent", node)
 
 
 def command(job: Job, root: str | Path | None, device: str | None) -> list[str]:
@@ -110,6 +119,18 @@ def place(task: Task, root: str | Path | None) -> list[str]:
     option = DATASETS[task.dataset].option
     where = [f"--{option}={root}"] if option and root else []
     return [f"--dataset={task.dataset}", f"--subdataset={task.category}", *where]
+
+
+def data_of(job: Job, root: str | Path | None) -> tuple[str, Path, str]:
+    """Return the data set that main.py reads, where it lies, and the category."""
+    task = job.task
+    path = cwd_of(job) / (root or DATASETS[task.dataset].default_path)
+    return task.dataset, path, task.category
+
+
+def cwd_of(job: Job) -> Path:
+    """Return where relative paths start from."""
+    return job.folder if job.folder.is_dir() else Path.cwd()
 
 
 @contextmanager
@@ -127,7 +148,7 @@ def training(line: list[str], job: Job, threads: int | None) -> Iterator[subproc
             stdout=log,
             stderr=log,
             env=os.environ | share,
-            cwd=job.folder if job.folder.is_dir() else None,
+            cwd=cwd_of(job),
             start_new_session=True,  # a terminal's Ctrl-C is the sweep's, which passes it on
         )
         try:
@@ -138,17 +159,16 @@ def training(line: list[str], job: Job, threads: int | None) -> Iterator[subproc
 
 
 def followed(
-    process: subprocess.Popen,
-    job: Job,
-    node: str,
-    beat: Callable[[str, Progress], int],
-    mirror: Mirror | None,
+    process: subprocess.Popen, ask: Callable[[], int], mirror: Mirror | None = None
 ) -> int:
-    """Wait for main.py, tell of its progress, do what is asked; return its exit code."""
+    """Wait for main.py, tell of its progress, do what is asked; return its exit code.
+
+    `ask` tells of it and returns what to do.
+    """
     done = GO_ON
     while True:
         try:
-            asked = beat(job.task.name, Progress(node, last_step(job.run), last_line(job.log)))
+            asked = ask()
             if asked > done:
                 (process.kill if asked == STOP else process.terminate)()
                 done = asked
@@ -163,12 +183,21 @@ def followed(
 
 
 @contextmanager
-def mirrored(job: Job) -> Iterator[Mirror]:
-    """Give the mirror of the task's output in the storage, fetched; a node keeps nothing of it."""
-    mirror = Mirror(Store(job.storage), job.run, job.log)
-    mirror.fetch()
-    yield mirror
-    mirror.remove()
+def mirrored(job: Job, ask: Callable[[str], int]) -> Iterator[Mirror]:
+    """Give the mirror of the task's output in the storage, fetched; a node keeps nothing of it.
+
+    What is to be replaced is removed there first, unless an earlier attempt has done so: a training
+    beside it, as main.py begins one, could go on nowhere else.
+    """
+    mirror = Mirror(Store(job.storage), job.run, job.log, ask)
+    try:
+        if job.start == "--overwrite" and (not job.again or mirror.is_finished()):
+            mirror.clear()
+        else:
+            mirror.fetch()
+        yield mirror
+    finally:
+        mirror.remove()
 
 
 def last_step(run: Run) -> int:

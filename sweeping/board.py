@@ -6,6 +6,10 @@ from typing import NamedTuple
 GO_ON, SAVE, STOP = range(3)  # what attempts are asked to do: STOP without saving
 
 
+class Stopped(Exception):
+    """An attempt has left off, as it was asked to."""
+
+
 class Progress(NamedTuple):
     """How far an attempt is."""
 

@@ -7,14 +7,15 @@ or of an earlier version, main.py's own check decides.
 import argparse
 import hashlib
 import json
+import os
 from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
 
-from data.catalog import find_root, survey_category
-from data.fingerprints import Images, differences, fingerprint, hash_of
+from data.catalog import DATASETS, find_root, folder_of, survey_category
+from data.fingerprints import Images, differences, fingerprint, hash_of, size_and_hash
 from data.samples import InputError
 from utils.files import DAMAGED, written_aside
 from utils.options import MAY_CHANGE, dataset_path, resolved
@@ -29,11 +30,30 @@ def mark_of(run: Run) -> Path:
     return run.folder / MARK
 
 
-def write_mark(run: Run, options: str) -> None:
-    """Note that the run of `options`, see `hash_of_options`, has ended well."""
+def write_mark(run: Run, options: str, tests: str) -> None:
+    """Note that the run has ended well; see `hash_of_options` and `hash_of_tests`."""
     with written_aside(mark_of(run)) as aside:
-        mark = {"options": options, "metrics": metrics_hash(run)}
+        mark = {"options": options, "metrics": metrics_hash(run), "tests": tests}
         aside.write_text(json.dumps(mark), encoding="utf-8")
+
+
+def read_mark(run: Run) -> dict:
+    """Return the run's mark; without one, or of a damaged one, nothing."""
+    try:
+        mark = json.loads(mark_of(run).read_text(encoding="utf-8"))
+    except DAMAGED:
+        return {}
+    return mark if isinstance(mark, dict) else {}
+
+
+def hash_of_tests(dataset: str, root: Path, name: str) -> str:
+    """Return what tells a category's test images and ground truth from any others."""
+    category = DATASETS[dataset].read(root, name, 0)  # no seed changes them
+    folder = folder_of(category, root)
+    files = {path for sample in category.test for path in (sample.image, *sample.masks)}
+    found = {Path(os.path.relpath(path, folder)).as_posix(): size_and_hash(path) for path in files}
+    text = json.dumps([found, category.defects_config], sort_keys=True)
+    return hashlib.blake2b(text.encode(), digest_size=16).hexdigest()
 
 
 def metrics_hash(run: Run) -> str | None:
@@ -67,17 +87,24 @@ def images_of(dataset: str, root: Path | None, name: str) -> Images:
     return fingerprint(survey_category(dataset, find_root(dataset, root), name, seed=0), WORKERS)
 
 
+@cache
+def present_tests(dataset: str, root: Path | None, name: str) -> str:
+    """Return the hash of a category's test images as they are now."""
+    return hash_of_tests(dataset, find_root(dataset, root), name)
+
+
 def is_marked(run: Run, options: argparse.Namespace) -> bool:
     """Tell whether the run is that of a finished task of these options on these images."""
+    mark = {**read_mark(run)}
+    tests = mark.pop("tests", None)
     try:
-        mark = json.loads(mark_of(run).read_text(encoding="utf-8"))
         known = mark == {"options": hash_of_options(options), "metrics": metrics_hash(run)}
-        former = run.read_images() if known else None
+        former = run.read_images() if known and tests else None
     except (*DAMAGED, InputError):
         return False
-    root = dataset_path(options, options.dataset)
-    now = former and images_of(options.dataset, root, run.subdataset)
-    return bool(now) and not differences(former, now)
+    where = (options.dataset, dataset_path(options, options.dataset), run.subdataset)
+    now = former and images_of(*where)
+    return bool(now) and not differences(former, now) and tests == present_tests(*where)
 
 
 def is_finished(run: Run, options: argparse.Namespace, check: Callable) -> bool:
@@ -96,4 +123,8 @@ def is_finished(run: Run, options: argparse.Namespace, check: Callable) -> bool:
         asked["precision"] = run.read_config().get("precision", "auto")
     with ExitStack() as locks:
         check(argparse.Namespace(**asked), locks)
-    return run.detector_file.exists() and run.is_evaluated() and not begun_anew
+    if begun_anew or not (run.detector_file.exists() and run.is_evaluated()):
+        return False
+    tests = read_mark(run).get("tests")  # others than before: main.py evaluates it again
+    where = (options.dataset, dataset_path(options, options.dataset), run.subdataset)
+    return tests is None or tests == present_tests(*where)

@@ -47,7 +47,8 @@ def planned(
     folder, storage = output, None
     if sweep.storage:  # then a node has but a scratch folder of its own
         storage = "/".join(filter(None, (sweep.storage.rstrip("/"), task.point)))
-        own = hashlib.blake2b(f"{storage} {task.name}".encode(), digest_size=8).hexdigest()
+        run = f"{storage}/{task.dataset}/{task.category}"
+        own = hashlib.blake2b(run.encode(), digest_size=8).hexdigest()
         folder = sweep.cache.resolve() / "runs" / own
     job = Job(
         task,

@@ -8,13 +8,15 @@ from data.catalog import find_root, survey_category
 from data.fingerprints import fingerprint
 from evaluation.results import write_results
 from sweeping.attempt import Ending, Job, Slot, place
-from sweeping.board import Progress
-from sweeping.finished import write_mark
+from sweeping.board import GO_ON, Progress
+from sweeping.finished import hash_of_tests, write_mark
 from sweeping.grid import Task
+from sweeping.mirror import Mirror
 from tests.evaluation.made_up import made_up, save
 from tests.evaluation.test_comparison import run as results_of
 from utils.options import dataset_path, resolved
 from utils.presets import parse
+from utils.storage import Store
 
 
 def job_called(name: str) -> Job:
@@ -38,5 +40,7 @@ def play(job: Job, slot: Slot, beat: Callable[[str, Progress], int]) -> Ending:
     metrics["glae"] |= {"seed": options.seed, "options": {"model": options.model}}
     save(run.output, task.dataset, task.category, metrics)
     write_results(run.results_file, results_of(options.seed, 1))
-    write_mark(run, job.options)
+    write_mark(run, job.options, hash_of_tests(task.dataset, root, task.category))
+    if job.storage:
+        Mirror(Store(job.storage), run, job.log, lambda line: GO_ON).send()
     return Ending(0, "all", "here")

@@ -52,6 +52,7 @@ def program(tmp_path, monkeypatch) -> Callable[[str], None]:
     (root / "sweeping" / "tethered.py").symlink_to(REPOSITORY / "sweeping" / "tethered.py")
     monkeypatch.setattr(module, "ROOT", root)
     monkeypatch.setattr(module, "PAUSE", 0.05)
+    monkeypatch.setattr(module, "hash_of_tests", lambda *place: str(place))  # there are none
     return (root / "main.py").write_text
 
 
@@ -141,6 +142,9 @@ def test_what_ended_well_alone_is_marked_as_finished(tmp_path, program, code, ma
     job = job_of(tmp_path)
     assert attempt(job, Slot(), go_on).code == code
     assert mark_of(job.run).exists() == marked
+    if marked:
+        place = ("mvtec_ad", tmp_path / "data", "bottle")
+        assert json.loads(mark_of(job.run).read_text())["tests"] == str(place)
 
 
 def test_its_progress_is_that_of_the_losses_and_the_log(tmp_path, program):
@@ -244,9 +248,9 @@ class Cancelled:
         self.told.append("save")
 
 
-def test_what_ray_cancels_saves_and_is_told_so_once(tmp_path):
+def test_what_ray_cancels_saves_and_is_told_so_once():
     process, asked = Cancelled(), iter([GO_ON, SAVE, SAVE])
-    assert followed(process, job_of(tmp_path), "n", lambda *_: next(asked), None) == 130
+    assert followed(process, lambda: next(asked)) == 130
     assert process.told == ["save"]
 
 

@@ -13,7 +13,7 @@ import main
 import sweep
 from sweeping import local
 from sweeping.attempt import Job
-from sweeping.finished import images_of
+from sweeping.finished import images_of, present_tests
 from sweeping.journal import read_journal
 from tests.conftest import fill, make_mvtec_ad
 from tests.sweeping.playing import play
@@ -63,7 +63,8 @@ def run(outcome, data, tmp_path) -> Callable:
     """Run sweep.py on the data set; return its exit code, its results and its error lines."""
 
     def run(*more: object, place=("mvtec_ad", data), out: str = "out") -> tuple:
-        images_of.cache_clear()  # as a process of its own has it
+        for kept in (images_of, present_tests):  # as a process of its own has them
+            kept.cache_clear()
         return outcome(sweep, [*place, *QUICK, "--output_dir", tmp_path / out, *more])
 
     return run
@@ -124,12 +125,25 @@ def test_other_options_images_or_metrics_are_not_taken_for_finished(run, played,
     assert played.names == ["bottle"]
     run("--train_steps", "3", place=place)
     assert played.names == []
-    fill(tmp_path / "ad" / "bottle" / "train" / "good", 7)
-    run("--train_steps", "3", place=place)
-    assert played.names == ["bottle"]
+    for folder in (("train", "good"), ("test", "stain")):
+        fill(tmp_path / "ad" / "bottle" / Path(*folder), 7)
+        run("--train_steps", "3", place=place)
+        assert played.names == ["bottle"]
     metrics.write_text(metrics.read_text() + " ")
     run("--train_steps", "3", place=place)
     assert played.names == ["bottle"]
+
+
+def test_with_a_storage_what_lies_there_is_finished(run, played, data, tmp_path):
+    pytest.importorskip("pyarrow", reason="needs requirements-ray.txt")
+    stored = ("--storage", (tmp_path / "store").as_uri(), "--cache", tmp_path / "cache")
+    assert [run(), run(*stored)] == [run()] * 2
+    folders = {job.output for job in played.jobs[2:]}
+    assert played.names == ["bottle", "two words"] * 2
+    assert [run(*stored, out=out)[0] for out in ("out", "elsewhere")] == [0, 0]
+    assert played.names == []
+    run(*stored, place=("folder", data))
+    assert not folders & {job.output for job in played.jobs}
 
 
 def test_status_is_there_while_it_runs_and_when_it_has_ended(run, played, tmp_path):
