@@ -53,11 +53,11 @@ from utils.options import (
 
 EXAMPLES = (
     "python3 benchmark.py train --dataset demo --image_size 128 160 --against published",
-    "python3 benchmark.py evaluation --dataset mvtec_ad --mvtec_ad_path path/mvtec_ad "
-    "--subdataset bottle --images 20",
+    "python3 benchmark.py evaluation --dataset demo --images 20",
     "python3 benchmark.py predict output/trainings/folder/my_product",
     "python3 benchmark.py deployment --model_size small --formats onnx",
     "python3 benchmark.py sweep --tasks 8 --repeats 5",
+    "python3 benchmark.py cluster output/trainings/folder/my_product --scorers 1 2",
     "python3 benchmark.py thresholds output --good_images 10 20 50",
 )
 

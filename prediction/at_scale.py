@@ -5,28 +5,40 @@ an actor that died to another. Rows do not pass through this process.
 """
 
 import argparse
+import json
 import logging
 import warnings
 from collections.abc import Iterator
 from contextlib import closing
+from importlib import import_module
 from pathlib import Path
 from types import ModuleType
+from typing import NamedTuple
 
 from data.images import in_background
 from data.samples import InputError
 from data.workers import WorkerDied
-from prediction.block_scoring import BlockScorer, Reader, Tries
-from prediction.blocks import claim, part_name, tally_of
+from prediction.block_scoring import NAMED, BlockScorer, Reader, Tries
+from prediction.blocks import MANIFEST, claim, found_in, part_name, tally_of
 from prediction.cluster_options import Job, prepare, results_of
 from prediction.predictor import load_detector
 from prediction.verdicts import Predictor, Tally
-from utils.commands import say
+from utils.commands import printable, say
 from utils.interrupts import Interrupts
 from utils.progress import progress
-from utils.ray_cluster import connect, missing
+from utils.ray_cluster import beside_driver, connect, missing
 from utils.storage import Store
 
 READERS = 16  # threads that read the parts of before
+
+
+class Cluster(NamedTuple):
+    """Ray, joined, and what there is to score with."""
+
+    ray: ModuleType
+    cpus: int
+    gpus: int  # 0 where none shall be used
+    scorers: int | None  # that may be at once; None for as many as fit
 
 
 def predict_at_scale(options: argparse.Namespace) -> tuple[Tally, Predictor]:
@@ -39,17 +51,49 @@ def predict_at_scale(options: argparse.Namespace) -> tuple[Tally, Predictor]:
     own = {"false_alarm_rate": options.false_alarm_rate, "ignore": options.ignore}
     predictor = load_detector(options.detector, device="cpu", **own)
     form, folder = results_of(options)
-    results = Store(job.url)
-    there = claim(results, job.manifest(), f"--{form} {folder}")
+    results, manifest = Store(job.url), job.manifest()
+    there = found_in(results, manifest, f"--{form} {folder}")
     former = [n for n in range(job.count) if part_name(n, form) in there]
     tally = tally_of_parts(results, [part_name(n, form) for n in former], form)
-    if former:
-        say(f"{tally.pictures} pictures were done before: their parts are there")
-    if missing := sorted({*range(job.count)} - {*former}):
-        tally = score_missing(connect(options.ray), job, predictor, missing, tally, options.scorers)
+    begins = "; Ray begins ..." if len(former) < job.count else ""
+    said = f"pictures: {len(job.items)}, in blocks: {job.count}"
+    say(f"{said}, of which {len(former)} were done before{begins}")
+    broken: list[str] = []
+    if left := sorted({*range(job.count)} - {*former}):
+        cluster = join(options)
+        if MANIFEST not in there:
+            claim(results, manifest)
+        tally, broken = score_blocks(cluster, job, predictor, left, tally)
+    tell_broken(broken, tally.unreadable, folder)
     if not tally.scored:
         raise InputError("no picture could be read")
     return tally, predictor
+
+
+def join(options: argparse.Namespace) -> Cluster:
+    """Join the cluster, or start one. Raises InputError where it lacks what scoring needs."""
+    ray = connect(options.ray)
+    try:
+        import_module("ray.data")  # a part of Ray that has requirements of its own
+    except ImportError as error:
+        raise missing(error) from error
+    there, device = ray.cluster_resources(), options.device
+    cpus, gpus = int(there.get("CPU", 0)), int(there.get("GPU", 0))
+    if not cpus:
+        text = "no node of the cluster has a core yet: wait for its workers"
+        raise InputError(f"--ray {options.ray}: {text}")
+    if device.startswith("cuda") and not gpus:
+        raise InputError(f"--device {device}: no node of the cluster has a GPU: leave it out")
+    return Cluster(ray, cpus, 0 if device == "cpu" else gpus, options.scorers)
+
+
+def tell_broken(named: list[str], count: int, folder: Path | str) -> None:
+    """Name some of the broken pictures with their reasons, and say where the others are named."""
+    for fault in named:
+        say(f"error: {printable(fault)}")
+    if count > len(named):
+        more = f"... and {count - len(named)} more" if named else f"broken pictures: {count}"
+        say(f"{more}: column error in {printable(folder)}")
 
 
 def tally_of_parts(results: Store, names: list[str], form: str) -> Tally:
@@ -58,25 +102,18 @@ def tally_of_parts(results: Store, names: list[str], form: str) -> Tally:
     return Tally.sum(found)
 
 
-def score_missing(
-    ray: ModuleType,
-    job: Job,
-    predictor: Predictor,
-    numbers: list[int],
-    tally: Tally,
-    most: int | None,
-) -> Tally:
-    """Score blocks of these numbers; return their tally and the one of before together.
+def score_blocks(
+    cluster: Cluster, job: Job, predictor: Predictor, numbers: list[int], tally: Tally
+) -> tuple[Tally, list[str]]:
+    """Score blocks of these numbers.
 
+    Return their tally and the one of before together, and why the first pictures are broken.
     Raises KeyboardInterrupt when interrupted, by which no part is lost.
     """
     deeper, total = 0, len(job.items)
+    broken: list[tuple[int, str]] = []  # the number of its block, the reason
     bar = progress("scoring", total, "picture", initial=tally.pictures)
-    with (
-        Interrupts() as interrupts,
-        bar,
-        closing(rows_of(ray, job, predictor, numbers, most)) as found,
-    ):
+    with bar, closing(rows_of(cluster, job, predictor, numbers)) as found:
         for row in found:
             if row["failure"]:
                 raise (InputError if row["mendable"] else WorkerDied)(row["failure"])
@@ -84,37 +121,30 @@ def score_missing(
             own = Tally(*(row[name] for name in Tally._fields))
             tally = Tally.sum((tally, own))
             bar.update(own.pictures)
-            if interrupts.requested:
-                break
+            reasons = [(row["number"], reason) for reason in json.loads(row["broken"])]
+            broken = sorted([*broken, *reasons])[:NAMED]
     if deeper:
         text = f"values of more than the {predictor.bits} bits of all training images"
         warnings.warn(f"{deeper} pictures have {text}; what is above is white", stacklevel=2)
     if tally.pictures < total:
         raise KeyboardInterrupt(f" after {tally.pictures} of {total}; the same command goes on")
-    return tally
+    return tally, [reason for _, reason in broken]
 
 
-def rows_of(
-    ray: ModuleType, job: Job, predictor: Predictor, numbers: list[int], most: int | None
-) -> Iterator[dict]:
+def rows_of(cluster: Cluster, job: Job, predictor: Predictor, numbers: list[int]) -> Iterator[dict]:
     """Yield what became of each block, as it is done: see `BlockScorer`.
 
     At most so many actors score; more than fit begin when nodes join. Where these have GPUs, others
     decode for them; else each decodes its own blocks, which saves the way through Ray's store.
+    After an interrupt no block begins, and those that have come to their end.
     """
-    try:
-        from ray.data import ActorPoolStrategy, DataContext, from_items
-    except ImportError as error:  # a part of Ray that has requirements of its own
-        raise missing(error) from error
+    from ray.data import ActorPoolStrategy, DataContext, from_items
+
+    ray, cpus, gpus, most = cluster
     logging.getLogger("ray.data").setLevel(logging.CRITICAL)  # an error is told in one line
     context = DataContext.get_current()
     context.enable_progress_bars = context.print_on_execution_start = False
-    there, here = ray.cluster_resources(), str(Path.cwd())
-    cpus, gpus = int(there.get("CPU", 1)), int(there.get("GPU", 0))
-    device = job.chosen["device"]
-    if device.startswith("cuda") and not gpus:
-        raise InputError(f"--device {device}: no node of the cluster has a GPU: leave it out")
-    gpus = 0 if device == "cpu" else gpus
+    here = str(Path.cwd())
     blocks = from_items(job.rows(numbers), override_num_blocks=len(numbers))
     if gpus:
         view = (predictor.size, predictor.bits, here)
@@ -122,7 +152,7 @@ def rows_of(
         blocks = blocks.map(Reader, fn_constructor_args=view, compute=pool, num_cpus=1)
     fit = gpus or cpus
     files = {name: ray.put(content) for name, content in job.files.items()}
-    tries = ray.remote(Tries).options(num_cpus=0, max_restarts=-1).remote()
+    tries = beside_driver(ray, Tries)
     blocks = blocks.map(
         BlockScorer,
         fn_constructor_args=(files, job.chosen, here, job.url, job.form, tries),
@@ -130,7 +160,18 @@ def rows_of(
         num_cpus=0 if gpus else 1,
         num_gpus=1 if gpus else 0,
     )
+
+    def stop() -> None:
+        say("interrupted: waiting for the blocks in flight; again stops at once")
+        tries.stop.remote()
+
+    ended: set[int] = set()
     try:
-        yield from blocks.iter_rows()
+        with Interrupts(stop) as interrupts:
+            for row in blocks.iter_rows():
+                ended.add(row["number"])
+                yield row
+                if interrupts.requested and ended.issuperset(ray.get(tries.stop.remote())):
+                    break
     except ray.exceptions.RayError as error:  # an actor could not begin, or the cluster is gone
         raise WorkerDied(f"Ray: {' '.join(str(error).split())}") from error

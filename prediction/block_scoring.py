@@ -35,6 +35,7 @@ if TYPE_CHECKING:
 READERS = 8  # threads, which mostly wait for a store
 MOST_BYTES = 2**30  # of a picture's file: a node's memory holds several
 MOST_TRIES = 4  # of a block
+NAMED = 3  # broken pictures, of which the row alone tells the others
 Row = dict  # of Ray Data
 
 
@@ -113,10 +114,19 @@ class Tries:
 
     def __init__(self):
         self.begun: Counter[int] = Counter()
+        self.stopped = False
 
     def begin(self, number: int) -> int:
+        """Return which try of a block this is; 0 where no more shall begin."""
+        if self.stopped:
+            return 0
         self.begun[number] += 1
         return self.begun[number]
+
+    def stop(self) -> list[int]:
+        """Let no block begin any more; return those that have."""
+        self.stopped = True
+        return [*self.begun]
 
 
 class BlockScorer:
@@ -147,20 +157,25 @@ class BlockScorer:
 
         Ray would put words of its own in the place of an error's.
         """
-        failed = Tally()._asdict() | {"deeper": 0}
+        nothing = Tally()._asdict() | {"deeper": 0, "broken": "[]"}
+        nothing |= {"number": row["number"], "failure": "", "mendable": False}
         try:
-            return self.score(row) | {"failure": "", "mendable": False}
+            return nothing | self.score(row)
         except Exception as error:
             text = "; ".join(explained(error, argparse.Namespace()))
-            return failed | {"failure": text, "mendable": isinstance(error, InputError)}
+            return nothing | {"failure": text, "mendable": isinstance(error, InputError)}
 
     def score(self, row: Row) -> Row:
         """Score a block, which it decodes where nobody has, and write its part.
 
-        Return its tally, and how many pictures have more bits than the training images. Raises
-        WorkerDied for one that several actors have died of: a picture may be to blame.
+        Return its tally, how many pictures have more bits than the training images, and why the
+        first ones cannot be read; nothing where no more shall begin. Raises WorkerDied for a block
+        that several actors have died of: a picture may be to blame.
         """
-        if self.begin(row["number"]) > MOST_TRIES:
+        tries = self.begin(row["number"])
+        if not tries:
+            return {}
+        if tries > MOST_TRIES:
             items = self.reader.items(row)
             where = f"{items[0].shown} to {items[-1].shown}"
             raise WorkerDied(f"{MOST_TRIES} actors died, of too little memory maybe, at {where}")
@@ -171,12 +186,13 @@ class BlockScorer:
             deeper += sum(one.is_deeper for one in some)
         content = encoded(self.columns, rows, self.form)
         self.results.write(part_name(row["number"], self.form), content)
+        broken = [one[ERROR] for one in rows if ERROR in one]
         tally = Tally(
             sum("verdict" in one for one in rows),
             sum(one.get("verdict") == ANOMALOUS for one in rows),
-            sum(ERROR in one for one in rows),
+            len(broken),
         )
-        return tally._asdict() | {"deeper": deeper}
+        return tally._asdict() | {"deeper": deeper, "broken": json.dumps(broken[:NAMED])}
 
     def rows(self, some: list[Loaded]) -> list[dict]:
         """Return the rows of some pictures, of which those that can be read are scored at once."""

@@ -83,10 +83,10 @@ def items_of_path(name: str) -> dict[Item, float]:
     return found
 
 
-def claim(store: Store, manifest: dict, option: str) -> set[str]:
-    """Make a folder of results this command's; return the names of the parts that it has already.
+def found_in(store: Store, manifest: dict, option: str) -> set[str]:
+    """Return the names of what a folder of results has already: a manifest and parts, or nothing.
 
-    Raises InputError, which names the `option`, where it is another's.
+    Raises InputError, which names the `option`, where it is another command's.
     """
     names = set(store.listing())
     if MANIFEST in names:
@@ -97,9 +97,12 @@ def claim(store: Store, manifest: dict, option: str) -> set[str]:
             raise InputError(f"{option} holds the rows of {what}: name another folder")
     elif names:
         raise InputError(f"{option} holds files, and no {MANIFEST}: name an empty folder")
-    else:
-        store.write(MANIFEST, json.dumps(manifest, indent=2).encode())
-    return names - {MANIFEST}
+    return names
+
+
+def claim(store: Store, manifest: dict) -> None:
+    """Make an empty folder of results this command's."""
+    store.write(MANIFEST, json.dumps(manifest, indent=2).encode())
 
 
 def read_manifest(store: Store, option: str) -> dict:

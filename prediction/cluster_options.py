@@ -21,6 +21,7 @@ from utils.storage import check_url, is_url
 
 BLOCK = 64  # pictures: a second's work or more, beside which handing it out is nothing
 FORMS = ("csv", "parquet")
+FILES = tuple(f".{form}" for form in FORMS)  # how a name ends that is meant for a file
 ALONE = ("watch", "video", "camera", "jsonl", "pictures", "maps", "drift", "device_gpu", "runtime")
 OWN = ("parquet", "scorers", "block")
 
@@ -128,9 +129,11 @@ def check_results(options: argparse.Namespace) -> list[str]:
     if bool(options.csv) == bool(options.parquet):
         return ["--ray writes parts: name one folder for them, by --csv or by --parquet"]
     form, folder = results_of(options)
+    path = user_path(str(folder))
+    if str(folder).endswith(FILES) and not path.is_dir():
+        return [f"--{form}: with --ray it is a folder: name one, or put / at its end"]
     if is_url(str(folder)):
         return check_url(folder, f"--{form}")
-    path = user_path(str(folder))
     if path.exists() and not path.is_dir():
         return [f"--{form} {path} is a file: with --ray name a folder"]
     return check_apart(f"--{form}", path, options.images)

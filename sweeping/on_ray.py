@@ -8,7 +8,7 @@ from typing import Any
 from data.samples import InputError
 from sweeping.attempt import Ending, Job, Slot, attempt
 from sweeping.board import SAVE, STOP, Board, Progress
-from utils.ray_cluster import PATIENCE, connect, is_there
+from utils.ray_cluster import PATIENCE, beside_driver, connect, is_there
 
 CORES = 4  # of a training, which decodes its images on them
 LOOK, GONE = 5.0, 30.0  # seconds between two looks at the cluster; that its head may be silent
@@ -38,10 +38,7 @@ class RayExecutor:
                 f"{memory / 2**30:.1f} GiB for a training: wait for its nodes, or lower "
                 "--gpus_per_run or --cpus_per_run"
             )
-        here = ray.get_runtime_context().get_node_id()  # with this node all ends anyway
-        where = ray.util.scheduling_strategies.NodeAffinitySchedulingStrategy(here, soft=False)
-        kept = {"max_restarts": -1, "max_task_retries": -1}  # Ray may kill it for its memory
-        self.board = ray.remote(num_cpus=0, scheduling_strategy=where, **kept)(Board).remote()
+        self.board = beside_driver(ray, Board)
         self.refs: dict[Any, Job] = {}
         self.begun: set[str] = set()  # names of tasks
         limits = {"num_gpus": gpus, "num_cpus": cpus, "memory": memory}

@@ -3,6 +3,7 @@
 import signal
 import threading
 import time
+from collections.abc import Callable
 from types import FrameType
 
 SAME = 1.0  # seconds: a terminal and a parent process may both pass on one Ctrl-C
@@ -11,10 +12,12 @@ SAME = 1.0  # seconds: a terminal and a parent process may both pass on one Ctrl
 class Interrupts:
     """Within the block, the first SIGINT or SIGTERM only sets `requested`; a later one raises.
 
-    Training can then stop where its state is whole, not in the middle of an optimiser's step.
+    Training can then stop where its state is whole, not in the middle of an optimiser's step. The
+    first one also calls `asked`, for a loop that may be long between two steps.
     """
 
-    def __init__(self):
+    def __init__(self, asked: Callable[[], None] | None = None):
+        self.asked = asked
         self.since: float | None = None
 
     @property
@@ -32,6 +35,8 @@ class Interrupts:
         now = time.monotonic()
         if self.since is None:
             self.since = now
+            if self.asked:  # in a thread of its own: this one may hold any lock
+                threading.Thread(target=self.asked).start()
         elif now - self.since > SAME:
             raise KeyboardInterrupt
 

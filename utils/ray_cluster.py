@@ -6,12 +6,16 @@ import os
 import signal
 import socket
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from types import ModuleType
+from typing import TYPE_CHECKING
 
 from data.samples import InputError
+
+if TYPE_CHECKING:
+    from ray.actor import ActorHandle
 
 ROOT = Path(__file__).parents[1]
 AUTO, LOCAL = "auto", "local"
@@ -54,6 +58,17 @@ def connect(address: str) -> ModuleType:
         raise InputError(f"--ray {address}: {where} cannot be joined: {reason}") from error
     signal.signal(signal.SIGTERM, handler)  # Ray's would end the process where it stands
     return ray
+
+
+def beside_driver(ray: ModuleType, make: Callable) -> "ActorHandle":
+    """Return an actor of a class that takes no core, on this node, with which all ends anyway.
+
+    Where Ray kills it, for its memory maybe, it begins anew, and is asked again.
+    """
+    here = ray.get_runtime_context().get_node_id()
+    where = ray.util.scheduling_strategies.NodeAffinitySchedulingStrategy(here, soft=False)
+    kept = {"max_restarts": -1, "max_task_retries": -1}
+    return ray.remote(num_cpus=0, scheduling_strategy=where, **kept)(make).remote()
 
 
 @contextmanager

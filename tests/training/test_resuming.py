@@ -2,6 +2,7 @@
 
 import multiprocessing
 import signal
+import threading
 from pathlib import Path
 
 import pytest
@@ -134,10 +135,11 @@ def test_a_damaged_checkpoint_is_named(tmp_path):
 def test_the_first_interrupt_only_asks_and_a_later_one_raises(monkeypatch):
     now = [100.0]
     monkeypatch.setattr("utils.interrupts.time.monotonic", lambda: now[0])
-    with Interrupts() as interrupts:
-        assert not interrupts.requested
+    asked = threading.Event()
+    with Interrupts(asked.set) as interrupts:
+        assert not interrupts.requested and not asked.is_set()
         signal.raise_signal(signal.SIGTERM)
-        assert interrupts.requested
+        assert interrupts.requested and asked.wait(5)
         signal.raise_signal(signal.SIGINT)  # the same Ctrl-C, passed on by a parent process
         now[0] += 5
         with pytest.raises(KeyboardInterrupt):
