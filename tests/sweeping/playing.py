@@ -44,3 +44,23 @@ def play(job: Job, slot: Slot, beat: Callable[[str, Progress], int]) -> Ending:
     if job.storage:
         Mirror(Store(job.storage), run, job.log, lambda line: GO_ON).send()
     return Ending(0, "all", "here")
+
+
+class Played:
+    """What is called in the place of an attempt: leaves what a training leaves."""
+
+    def __init__(self):
+        self.jobs: list[Job] = []
+        self.meanwhile: Callable[[Job], None] = lambda job: None
+
+    def __call__(self, job: Job, *more):
+        self.jobs.append(job)
+        self.meanwhile(job)
+        return play(job, *more)
+
+    @property
+    def names(self) -> list[str]:
+        """Return what was begun since the last call."""
+        names = [job.task.name for job in self.jobs]
+        self.jobs = []
+        return names

@@ -16,7 +16,7 @@ from sweeping.attempt import Job
 from sweeping.finished import images_of, present_tests
 from sweeping.journal import read_journal
 from tests.conftest import fill, make_mvtec_ad
-from tests.sweeping.playing import play
+from tests.sweeping.playing import Played
 from utils.files import locked_folder
 from utils.runs import Run
 
@@ -29,26 +29,6 @@ def data(tmp_path_factory) -> Path:
     for name in ("bottle", "two words"):
         make_mvtec_ad(root, name)
     return root
-
-
-class Played:
-    """What is called in the place of an attempt: leaves what a training leaves."""
-
-    def __init__(self):
-        self.jobs: list[Job] = []
-        self.meanwhile: Callable[[Job], None] = lambda job: None
-
-    def __call__(self, job: Job, *more):
-        self.jobs.append(job)
-        self.meanwhile(job)
-        return play(job, *more)
-
-    @property
-    def names(self) -> list[str]:
-        """Return what was begun since the last call."""
-        names = [job.task.name for job in self.jobs]
-        self.jobs = []
-        return names
 
 
 @pytest.fixture
