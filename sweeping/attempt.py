@@ -19,6 +19,7 @@ from sweeping.finished import hash_of_tests, write_mark
 from sweeping.grid import Task
 from sweeping.mirror import Mirror
 from utils.cache import cached
+from utils.files import user_path
 from utils.runs import Run
 from utils.storage import Store, is_url
 
@@ -124,7 +125,7 @@ def place(task: Task, root: str | Path | None) -> list[str]:
 def data_of(job: Job, root: str | Path | None) -> tuple[str, Path, str]:
     """Return the data set that main.py reads, where it lies, and the category."""
     task = job.task
-    path = cwd_of(job) / (root or DATASETS[task.dataset].default_path)
+    path = cwd_of(job) / user_path(str(root or DATASETS[task.dataset].default_path))
     return task.dataset, path, task.category
 
 

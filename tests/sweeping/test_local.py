@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 import pytest
 
 from sweeping import local
-from sweeping.attempt import Ending, Job, Slot
+from sweeping.attempt import Ending, Job, Slot, data_of
 from sweeping.board import GO_ON, SAVE, STOP, Progress
 from sweeping.local import LocalExecutor, slots_here
 from tests.sweeping.playing import job_called
@@ -163,3 +163,9 @@ def test_closed_it_stops_what_runs_and_begins_nothing(attempts):
     executor.close()
     assert (attempts.now, len(attempts.slots)) == (0, 2)
     assert [ending.code for _, ending in executor.ended(SECONDS) if ending] == [-9, -9]
+
+
+def test_a_home_folder_is_found_from_anywhere(monkeypatch, tmp_path):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    where = data_of(job_called("a"), "~/data")
+    assert where == ("mvtec_ad", tmp_path / "data", "a")
