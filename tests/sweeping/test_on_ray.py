@@ -62,5 +62,5 @@ def test_a_need_that_no_node_has_is_told_at_once(world, tmp_path, ray_cluster: N
         assert driver.wait() == 2
     [error] = driver.said.splitlines()
     assert error.startswith("error: no node of the cluster has 0 GPUs, 99 cores and ")
-    assert error.endswith("for a training: see --gpus_per_run and --cpus_per_run")
+    assert error.endswith("wait for its nodes, or lower --gpus_per_run or --cpus_per_run")
     assert not [*tmp_path.rglob("logs")]
