@@ -57,12 +57,13 @@ def cluster_of(count: int) -> Iterator[Nodes]:
     import ray
 
     handler = signal.getsignal(signal.SIGTERM)  # Ray sets one of its own
+    others = descendants()  # such as a server that other tests need
     with tempfile.TemporaryDirectory(prefix="ray", ignore_cleanup_errors=True) as folder:
         nodes = Nodes(count, folder)
         try:
             yield nodes
         finally:
-            processes = descendants()
+            processes = [process for process in descendants() if process not in others]
             ray.shutdown()
             nodes.cluster.shutdown()
             signal.signal(signal.SIGTERM, handler)
