@@ -24,6 +24,8 @@ from utils import commands
 REPOSITORY = Path(__file__).resolve().parents[1]
 SHARED = REPOSITORY.parent / "shared"
 SIZE = (96, 80)  # width, height of the miniature images, in pixels
+# Ray reads it when it is first imported, in whichever test: else it would not stay on loopback.
+os.environ["RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"] = "0"
 
 
 def picture(rng: np.random.Generator, stain: bool) -> Image.Image:
