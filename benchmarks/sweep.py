@@ -15,7 +15,7 @@ from pathlib import Path
 from benchmarks.machine import in_fresh_process
 from benchmarks.prediction import draw_pictures
 from benchmarks.timing import spread
-from sweeping.board import Board, Progress
+from sweeping.board import GO_ON, Board, Progress
 from sweeping.journal import read_journal
 from utils.commands import say
 from utils.options import Parser
@@ -125,7 +125,7 @@ def seconds_per_beat(count: int) -> float:
     """Return how long an attempt on Ray waits for the board, which it asks twice a second."""
     ray = connect("local")
     board = ray.remote(num_cpus=0)(Board).remote()
-    ray.get(board.progress.remote())  # it is there
+    ray.get(board.exchange.remote(GO_ON))  # it is there
     told = ("mvtec_loco/screw_bag seed=0", Progress("node", 1000, "training: 12 %"))
     begun = time.perf_counter()
     for _ in range(count):

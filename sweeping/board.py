@@ -21,7 +21,8 @@ class Progress(NamedTuple):
 class Board:
     """Where attempts leave their progress, and read what they are asked to do.
 
-    On Ray this is an actor, in whose methods nothing waits.
+    On Ray this is an actor, in whose methods nothing waits. It may begin anew, so it is told again
+    and again what to ask for.
     """
 
     def __init__(self):
@@ -34,12 +35,8 @@ class Board:
             self.found[name] = progress
             return self.asked
 
-    def ask(self, what: int) -> None:
-        """Ask all attempts to do `what`."""
-        self.asked = what
-
-    def progress(self) -> dict[str, Progress]:
-        """Return each task's progress since the last call."""
+    def exchange(self, asked: int) -> dict[str, Progress]:
+        """Ask all attempts to do `asked`; return each task's progress since the last call."""
         with self.lock:
-            found, self.found = self.found, {}
+            self.asked, found, self.found = asked, self.found, {}
             return found

@@ -5,7 +5,7 @@ from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from queue import SimpleQueue
 
 from sweeping.attempt import Ending, Job, Slot, attempt
-from sweeping.board import SAVE, STOP, Board, Progress
+from sweeping.board import GO_ON, SAVE, STOP, Board, Progress
 from utils.commands import say
 
 
@@ -13,7 +13,7 @@ class LocalExecutor:
     """Makes attempts in threads of this process, each in one of the slots."""
 
     def __init__(self, slots: list[Slot]):
-        self.slots, self.board = len(slots), Board()
+        self.slots, self.board, self.asked = len(slots), Board(), GO_ON
         self.pool, self.free = ThreadPoolExecutor(len(slots) or 1), SimpleQueue()
         self.jobs: dict[Future, Job] = {}
         for slot in slots:
@@ -39,17 +39,18 @@ class LocalExecutor:
         return [(self.jobs.pop(one), outcome(one)) for one in done]
 
     def progress(self) -> dict[str, Progress]:
-        return self.board.progress()
+        return self.board.exchange(self.asked)
 
     def save(self) -> None:
         """Let what runs save and end; begin nothing more."""
-        self.board.ask(SAVE)
+        self.asked = SAVE
+        self.progress()
         for one in self.jobs:
             one.cancel()
 
     def close(self) -> None:
         """End what still runs, at once."""
-        self.board.ask(STOP)
+        self.board.exchange(STOP)
         self.pool.shutdown(cancel_futures=True)
 
 

@@ -7,7 +7,7 @@ from typing import Any
 
 from data.samples import InputError
 from sweeping.attempt import Ending, Job, Slot, attempt
-from sweeping.board import SAVE, STOP, Board, Progress
+from sweeping.board import GO_ON, SAVE, STOP, Board, Progress
 from utils.ray_cluster import PATIENCE, beside_driver, connect, is_there
 
 CORES = 4  # of a training, which decodes its images on them
@@ -38,7 +38,7 @@ class RayExecutor:
                 f"{memory / 2**30:.1f} GiB for a training: wait for its nodes, or lower "
                 "--gpus_per_run or --cpus_per_run"
             )
-        self.board = beside_driver(ray, Board)
+        self.board, self.asked = beside_driver(ray, Board), GO_ON
         self.refs: dict[Any, Job] = {}
         self.begun: set[str] = set()  # names of tasks
         limits = {"num_gpus": gpus, "num_cpus": cpus, "memory": memory}
@@ -102,13 +102,13 @@ class RayExecutor:
             return error
 
     def progress(self) -> dict[str, Progress]:
-        found = self.ray.get(self.board.progress.remote())
+        found = self.ray.get(self.board.exchange.remote(self.asked))
         self.begun |= found.keys()
         return found
 
     def save(self) -> None:
         """Let what runs save and end; begin nothing more."""
-        self.ray.get(self.board.ask.remote(SAVE))
+        self.asked = SAVE
         self.progress()
         for ref, job in self.refs.items():
             if job.task.name not in self.begun:
@@ -117,7 +117,7 @@ class RayExecutor:
     def close(self) -> None:
         """End what still runs, at once."""
         with suppress(self.ray.exceptions.RayError):  # the cluster may be gone
-            self.ray.get(self.board.ask.remote(STOP), timeout=PATIENCE)
+            self.ray.get(self.board.exchange.remote(STOP), timeout=PATIENCE)
         self.ray.shutdown()
 
 

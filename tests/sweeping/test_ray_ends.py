@@ -11,6 +11,7 @@ import pytest
 import sweep
 from sweeping import on_ray
 from sweeping.attempt import Ending, Job
+from sweeping.board import GO_ON, SAVE, Board, Progress
 from sweeping.driver import Sweep
 from sweeping.journal import Journal, read_journal
 from sweeping.on_ray import Lost, RayExecutor
@@ -121,6 +122,21 @@ def test_what_ray_kills_for_its_memory_is_a_failure_and_what_dies_is_lost(execut
     assert str(outcome(dead)) == "gone"
     assert outcome(taken_back) is None
     assert outcome(failed) is own
+
+
+def test_a_board_that_ray_begins_anew_asks_to_save_again(executor, monkeypatch):
+    def played(board: Board) -> SimpleNamespace:
+        return SimpleNamespace(exchange=SimpleNamespace(remote=board.exchange))
+
+    first, second = Board(), Board()
+    monkeypatch.setattr(executor.ray, "get", lambda found: found)
+    executor.board, executor.asked, executor.refs, executor.begun = played(first), GO_ON, {}, set()
+    executor.save()
+    assert first.beat("a", Progress("here")) == SAVE
+    executor.board = played(second)
+    assert second.beat("a", Progress("here", 3)) == GO_ON  # it knows nothing yet
+    assert executor.progress() == {"a": Progress("here", 3)}
+    assert second.beat("a", Progress("here")) == SAVE
 
 
 def test_a_head_that_is_silent_for_a_moment_is_waited_for(executor, monkeypatch):
