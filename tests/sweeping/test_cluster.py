@@ -27,13 +27,16 @@ def ray(ray_cluster):
 def start_sleepers(ray, folder: Path, count: int):
     """Start tasks that wait for a tethered and a free process; return their references.
 
-    Each leaves the numbers of its node's, its own and their processes in a file.
+    Each leaves the numbers of its node's, its own and their processes in a file, as soon as the
+    tether is tied, which it is when its program has begun.
     """
 
     @ray.remote(num_cpus=1, max_retries=0)
     def sleep() -> None:
         tether = [sys.executable, "-I", str(TETHER), str(os.getpid())]
         tethered, free = (subprocess.Popen([*line, "/bin/sleep", "60"]) for line in (tether, []))
+        while Path(f"/proc/{tethered.pid}/comm").read_text() != "sleep\n":
+            time.sleep(0.1)
         numbers = (os.getppid(), os.getpid(), tethered.pid, free.pid)
         aside = folder / f".{os.getpid()}"
         aside.write_text(" ".join(map(str, numbers)))
@@ -49,7 +52,6 @@ def started(folder: Path, count: int) -> dict[int, list[int]]:
     while len(files := list(folder.glob("*.pids"))) < count:
         assert time.monotonic() < deadline
         time.sleep(0.1)
-    time.sleep(0.5)  # the tether is tied when its program has begun
     rows = [[int(number) for number in file.read_text().split()] for file in files]
     return {node: rest for node, *rest in rows}
 
@@ -79,7 +81,9 @@ def test_a_lost_node_takes_with_it_what_is_tethered_and_nothing_of_the_others(
     with pytest.raises(ray.exceptions.NodeDiedError):
         ray.get(ended[0])
     of_lost = pids.pop(lost)
-    states = alive(of_lost)
+    deadline = time.monotonic() + 30
+    while any((states := alive(of_lost))[:2]) and time.monotonic() < deadline:
+        time.sleep(0.1)
     os.kill(of_lost[-1], signal.SIGKILL)
     assert states == [False, False, True]
     assert [alive(rest) for rest in pids.values()] == [[True] * 3] * 2
