@@ -15,6 +15,7 @@ from evaluation.results import (
     FOUND,
     MISSED,
     OUTCOMES,
+    PASSED,
     UNLABELLED,
     ImageResult,
     worst_first,
@@ -30,8 +31,8 @@ SHOWN = 200  # images of a category: some 3 MB
 SEED = 0  # of what is drawn at random: every run of a category shows the same images
 COLOURS = 256  # of the colour bar
 
-CALLED = "no label, called "
-CAPTIONS = (*OUTCOMES, f"{CALLED}{ANOMALOUS}", f"{CALLED}{GOOD}")
+CALLED = (f"no label, called {ANOMALOUS}", f"no label, called {GOOD}")
+CAPTIONS = (*OUTCOMES, *CALLED)
 
 
 def add_gallery_options(parser: argparse.ArgumentParser) -> None:
@@ -47,8 +48,9 @@ def add_gallery_options(parser: argparse.ArgumentParser) -> None:
 
 def outcome(result: ImageResult) -> str:
     """Return what became of an image, one of CAPTIONS."""
-    unlabelled = result.split == UNLABELLED
-    return f"{CALLED}{result.verdict}" if unlabelled else result.outcome
+    if result.split == UNLABELLED:
+        return CALLED[result.verdict == GOOD]
+    return result.outcome
 
 
 def at_random(results: list[ImageResult]) -> list[ImageResult]:
@@ -109,7 +111,6 @@ def gallery_data(
     if own_faults:
         more = f", and {len(own_faults) - 1} more" if len(own_faults) > 1 else ""
         faults.append(f"the gallery of {one.run.results_file}: {min(own_faults)}{more}")
-    of_shown, of_all = (Counter(map(outcome, of)) for of in (shown, one.results))
     order = {result.image: number for number, result in enumerate(at_random(shown))}
     return {
         "images": [item(result, pictures, order[result.image]) for result in shown],
@@ -117,15 +118,18 @@ def gallery_data(
         "has_threshold": map_threshold is not None,
         "marked": any(picture.truth for picture in pictures.values()),
         "total": len(one.results),
-        "outcomes": {kind: part(of_shown[kind], of_all[kind]) for kind in CAPTIONS if of_all[kind]},
+        "outcomes": outcome_counts(one.results),
         "defects": sorted({result.defect for result in shown}),
         "bar": webp(Image.fromarray(heat(np.linspace(0, 2, COLOURS)[None], 1))),
     }
 
 
-def part(shown: int, of: int) -> str:
-    """Return how many images are shown, and of how many where those are not all."""
-    return str(of) if shown == of else f"{shown} of {of}"
+def outcome_counts(results: list[ImageResult]) -> dict[str, int]:
+    """Return the number of images of each outcome that they have at some threshold."""
+    counts = Counter(map(outcome, results))
+    pairs = [(MISSED, FOUND), (FALSE_ALARM, PASSED), CALLED]
+    possible = {name for pair in pairs if any(counts[name] for name in pair) for name in pair}
+    return {name: counts[name] for name in CAPTIONS if name in possible}
 
 
 def item(result: ImageResult, pictures: dict[str, Thumbnail], random_place: int) -> dict:

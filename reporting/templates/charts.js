@@ -126,6 +126,7 @@ function startCharts(root) {
   const isEach = () => Boolean(choice?.value);
   const figure = (name) => root.querySelector(`.${name}`);
   const scores = data.axis && new Scores(figure("scores"), data, isEach);
+  root.scores = scores; // for the gallery
   startCurves(figure("roc"), (chart) =>
     paintCurves(chart, { curves: roc }, ["false-alarm rate", "defects found"], false, isEach()));
   startCurves(figure("localization"), (chart, narrow) => paintCurves(chart, localization,

@@ -8,6 +8,12 @@ const ORDERS = {
   random: (a, b) => a.random - b.random,
   name: (a, b) => a.name.localeCompare(b.name, undefined, { numeric: true }),
 };
+const OUTCOMES = { // of an image that is called good, and anomalous, by the kind of its scores' group
+  good: ["passed", "false alarm"],
+  defect: ["missed", "found"],
+  unlabelled: ["no label, called good", "no label, called anomalous"],
+};
+const PATIENCE = 150; // milliseconds that a threshold rests before images are called by it
 const STEPS = { ArrowLeft: -1, ArrowRight: 1 };
 
 function drawing(tag, attributes) {
@@ -76,6 +82,28 @@ function facts(item, place, count) {
     element("div", {}, element("dt", {}, term), element("dd", {}, element("bdi", {}, text))));
 }
 
+/** Put an option in another's place: Chromium widens a select for a new one, not for a new text. */
+function replaceOption(option, anew) {
+  const { selected } = option;
+  option.replaceWith(anew);
+  anew.selected = selected;
+}
+
+/** Return a function that compares images at a threshold as evaluation/results.py's worst_first. */
+function worstFirst(threshold) {
+  const places = {
+    "missed": ({ score }) => [0, score],
+    "false alarm": ({ score }) => [1, -score],
+    "found": ({ score }) => [2, Math.abs(score - threshold)],
+    "passed": ({ score }) => [2, Math.abs(score - threshold)],
+  };
+  const place = (item) => (places[item.outcome] ?? (({ score }) => [3, -score]))(item);
+  return (a, b) => {
+    const [[first, near], [second, far]] = [place(a), place(b)];
+    return first - second || near - far;
+  };
+}
+
 /** A gallery's list: the images that are chosen, in the order that is chosen. */
 class Gallery {
   constructor(section) {
@@ -94,6 +122,36 @@ class Gallery {
       this.control(name).addEventListener("change", () => this.choose());
     for (const button of section.querySelectorAll("[data-order]"))
       button.addEventListener("click", () => this.press(button.dataset));
+    for (const item of this.data.images)
+      item.kind = Object.keys(OUTCOMES).find((kind) => OUTCOMES[kind].includes(item.outcome));
+    const charts = section.parentElement.querySelector(".charts");
+    charts.addEventListener("threshold", () => {
+      clearTimeout(this.rest);
+      this.rest = setTimeout(() => this.judge(charts.scores), PATIENCE);
+    });
+    if (charts.scores && charts.scores.threshold !== charts.scores.data.threshold)
+      this.judge(charts.scores); // it was moved before anyone came here
+    else this.begin();
+  }
+
+  /** Call the images by the threshold that the figure of scores has now. */
+  judge({ threshold, data: { groups, threshold: stored } }) {
+    for (const item of this.data.images) {
+      item.verdict = item.score > threshold ? "anomalous" : "good";
+      item.outcome = OUTCOMES[item.kind][Number(item.score > threshold)];
+    }
+    this.data.images.sort(worstFirst(threshold));
+    for (const [kind, outcomes] of Object.entries(OUTCOMES))
+      called(groups, kind, threshold).forEach((number, index) =>
+        this.data.outcomes[outcomes[index]] = number);
+    this.section.querySelector(".gallery-threshold").textContent =
+      threshold === stored ? "the stored threshold" : `a threshold of ${short(threshold)}`;
+    this.begin();
+  }
+
+  /** Show the images as they are called now. */
+  begin() {
+    this.tellOutcomes();
     this.choose();
   }
 
@@ -124,6 +182,19 @@ class Gallery {
     this.list.replaceChildren();
     this.list.parentElement.scrollTop = 0;
     this.extend();
+  }
+
+  /** Tell how many images there are of each outcome, and how many of them are shown. */
+  tellOutcomes() {
+    for (const told of this.section.querySelectorAll("[data-name]")) {
+      const outcome = told.value || told.dataset.outcome;
+      const all = this.data.outcomes[outcome] ?? 0;
+      const shown = this.data.images.filter((item) => item.outcome === outcome).length;
+      const number = shown === all ? all : `${shown} of ${all}`;
+      const textContent = `${told.dataset.name} (${number})`;
+      if (told.matches("button")) Object.assign(told, { textContent, disabled: !all });
+      else replaceOption(told, Object.assign(told.cloneNode(), { textContent }));
+    }
   }
 
   tellNumber() {

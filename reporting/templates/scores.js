@@ -32,6 +32,14 @@ function judged(groups, threshold) {
   });
 }
 
+/** Return how many images of a kind of groups a threshold calls good, and anomalous. */
+function called(groups, wanted, threshold) {
+  const scores = groups.filter(({ kind }) => kind === wanted).map((group) => group.scores);
+  const sum = (count) => scores.reduce((total, some) => total + count(some), 0);
+  const high = sum((some) => above(some, threshold));
+  return [sum((some) => some.length) - high, high];
+}
+
 function share(part, whole, thing, rest = "") {
   const things = plural(whole, thing) + rest;
   return whole ? `${percent(part / whole)} (${part} of ${things})` : `– (${things})`;
@@ -39,12 +47,9 @@ function share(part, whole, thing, rest = "") {
 
 /** Return precision, recall and false-alarm rates, as far as they are known: names and sentences. */
 function rates(groups, threshold) {
-  const of = (wanted) => {
-    const scores = groups.filter(({ kind }) => kind === wanted).map((group) => group.scores);
-    const sum = (count) => scores.reduce((total, some) => total + count(some), 0);
-    return [sum((some) => above(some, threshold)), sum((some) => some.length)];
-  };
-  const [[alarms, good], [found, defects], [kept, heldOut]] = ["good", "defect", "held out"].map(of);
+  const of = (kind) => called(groups, kind, threshold);
+  const [[passed, alarms], [missed, found], [below, kept]] = ["good", "defect", "held out"].map(of);
+  const [good, defects, heldOut] = [passed + alarms, missed + found, below + kept];
   const said = [];
   if (good && defects)
     said.push(["Precision", share(found, found + alarms, "image", " called anomalous")]);
@@ -57,7 +62,8 @@ function rates(groups, threshold) {
   return said;
 }
 
-/** The figure of a run's scores: its threshold can be dragged, slid and typed. */
+/** The figure of a run's scores: its threshold can be dragged, slid and typed; `threshold` events
+    tell of it. */
 class Scores {
   constructor(figure, data, isEach) {
     Object.assign(this, { figure, data, isEach, threshold: data.threshold });
@@ -123,6 +129,7 @@ class Scores {
   set(threshold) {
     this.threshold = threshold;
     this.tell();
+    this.figure.dispatchEvent(new CustomEvent("threshold", { bubbles: true }));
     if (!this.chart.on) return; // not drawn yet
     const place = this.onAxis(threshold);
     Plotly.relayout(this.chart, { "shapes[0].x0": place, "shapes[0].x1": place,

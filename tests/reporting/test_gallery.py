@@ -202,10 +202,14 @@ def test_a_threshold_of_zero_is_one(copied):
         assert image["picture"]["contour"] == outline_path(above > 0, SIZE)
 
 
-def test_of_each_outcome_it_is_told_how_many_there_are_beside_those_shown(make_output, tmp_path):
-    run = make_output(tmp_path, {"good": [0, 3, 0.9], "dent": [0.5, 5], "cut": [0.2, 1.1]}, 1.0)
-    told = {"missed": "1 of 2", "false alarm": "1", "found": "1 of 2", "passed": "0 of 2"}
+def test_of_each_outcome_that_there_may_be_it_is_told_how_many_images_have_it(
+    make_output, tmp_path
+):
+    run = make_output(tmp_path / "a", {"good": [0, 3, 0.9], "dent": [0.5, 5], "cut": [2, 1.1]}, 1.0)
+    told = {"missed": 1, "false alarm": 1, "found": 3, "passed": 2}
     assert of_run(run, "--gallery", "3")[0]["outcomes"] == told
+    run = make_output(tmp_path / "b", {"good": [0, 0.9]}, 1.0)
+    assert of_run(run)[0]["outcomes"] == {"false alarm": 0, "passed": 2}
 
 
 def test_images_without_a_label_are_shown_the_most_suspicious_first(copied):

@@ -87,6 +87,66 @@ def test_images_are_filtered_by_defect_and_outcome_and_their_number_is_told(page
     assert page.get_by_role("status").inner_text() == "0 of 7 images"
 
 
+def test_images_are_called_by_the_threshold_that_is_set(page):
+    threshold = page.get_by_label("exactly")
+    threshold.fill("0.4")  # by hand: a scratch of 0.2 and a good image of 0.1 alone are below
+    page.get_by_role("heading", name="a threshold of 0.4").wait_for()
+    worst = ["scratch/00000", "good/00001", "good/00002", "dent/00000", "good/00000"]
+    assert listed(page) == [*worst, "scratch/00001", "dent/00001"]
+    shown = {"Worst misses (1)": worst[:1], "Worst false alarms (2)": worst[1:3]}
+    shown["Best hits (3)"] = ["dent/00001", "scratch/00001", "dent/00000"]
+    for name, images in shown.items():
+        page.get_by_role("button", name=name).click()
+        assert listed(page) == images
+    outcome = page.get_by_label("Outcome")
+    told = outcome.locator("option").all_inner_texts()
+    assert told == ["all", "missed (1)", "false alarm (2)", "found (3)", "passed (1)"]
+    assert outcome.input_value() == "found"
+    assert outcome.evaluate("one => one.offsetWidth") > 100  # pixels: the texts are seen
+    page.locator(".gallery li").last.click()
+    told = page.get_by_role("dialog").locator("dd").all_inner_texts()
+    assert (told[0], told[2]) == ("found", "anomalous")
+    page.keyboard.press("Escape")
+    threshold.fill("9")  # nothing is above
+    page.get_by_role("heading", name="a threshold of 9").wait_for()
+    assert listed(page) == []  # of best hits
+    assert page.get_by_role("button", name="Best hits (0)").is_disabled()
+    page.get_by_role("button", name="Back to the stored threshold").click()
+    page.get_by_role("heading", name="the stored threshold calls").wait_for()
+    page.get_by_role("button", name="Worst first").click()
+    assert listed(page) == WORST_FIRST
+
+
+def test_a_gallery_that_comes_into_view_later_has_the_threshold_that_was_set(
+    make_output, show, tmp_path
+):
+    for category in ("bolt", "nut"):
+        make_output(tmp_path / "out", SCORES, 1.0, category)
+    page = show(tmp_path / "out")
+    last = page.locator(".gallery").last
+    assert last.locator("li").count() == 0
+    page.get_by_label("exactly").last.evaluate(
+        "one => { one.value = 4; one.dispatchEvent(new Event('input')); }"
+    )
+    last.scroll_into_view_if_needed()
+    last.locator("li").first.wait_for()
+    assert last.get_by_role("heading", name="a threshold of 4").count() == 1
+    assert last.get_by_role("button", name="Worst misses (3)").count() == 1
+    first = page.locator(".gallery").first  # another run's threshold
+    assert first.get_by_role("button", name="Worst misses (2)").count() == 1
+
+
+def test_of_each_outcome_it_is_told_how_many_there_are_beside_those_shown(
+    make_output, show, tmp_path
+):
+    make_output(tmp_path / "out", SCORES, 1.0)
+    page = show(tmp_path / "out", "--gallery", "3")
+    page.locator(".gallery li").first.wait_for()
+    outcomes = page.get_by_label("Outcome").locator("option").all_inner_texts()
+    told = ["missed (1 of 2)", "false alarm (1)", "found (1 of 2)", "passed (0 of 2)"]
+    assert outcomes == ["all", *told]
+
+
 def test_an_image_is_enlarged_and_keys_go_on_and_close(page, tmp_path):
     cards, dialog = page.locator(".gallery li button"), page.get_by_role("dialog")
     cards.nth(1).focus()
