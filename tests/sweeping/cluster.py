@@ -77,11 +77,11 @@ def descendants() -> list:
     return psutil.Process().children(recursive=True)
 
 
-def remaining(processes: list) -> list[str]:
+def remaining(processes: list, seconds: float = 10) -> list[str]:
     """Kill what is alive after some seconds; return what that was."""
     import psutil
 
-    _, alive = psutil.wait_procs(processes, timeout=10)
+    _, alive = psutil.wait_procs(processes, timeout=seconds)
     names = [f"{process.pid} {process.name()}" for process in alive]
     for process in alive:
         process.kill()
